@@ -1,0 +1,99 @@
+# What you can do in a clone. It needs Python 3.11 or newer with venv, git and GNU make, nothing else:
+# everything goes into .venv, from the hashed pins in requirements/.
+
+PYTHON ?= python3
+ARGS ?=
+TESTS ?= tests/unit tests/integration
+
+BIN := .venv/bin
+# What an installed copy knows of the project: its dependencies, commands, and version.
+PROJECT := pyproject.toml core/downloadjobs_core/__init__.py
+PIP := $(BIN)/uv pip
+SYNC := $(PIP) sync --quiet --python $(BIN)/python --require-hashes requirements/uv.txt
+# The build backend is installed before, so that its hash is checked as well.
+INSTALL := $(PIP) install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
+	--reinstall-package downloadjobs --editable .
+
+# uv does not read pip's settings: a mirror that pip was told of serves it too.
+ifneq ($(PIP_INDEX_URL),)
+UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+export UV_DEFAULT_INDEX
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# One environment: nothing here may run beside the installation.
+.NOTPARALLEL:
+.PHONY: help demo up test test-slow coverage lint format lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.local ## Run one download job on real servers on this machine, verify its zip, stop
+	@$(BIN)/downloadjobs demo $(ARGS)
+
+up: .venv/.local ## Start the same servers, print their addresses, run until Ctrl-C
+	@$(BIN)/downloadjobs up $(ARGS)
+
+test: .venv/.dev ## Run the unit and integration tests (some: TESTS=tests/unit ARGS="-k states")
+	$(BIN)/pytest $(TESTS) -m "not slow" $(ARGS)
+
+test-slow: .venv/.dev ## Run the tests that take minutes or gigabytes
+	$(BIN)/pytest $(TESTS) -m slow $(ARGS)
+
+coverage: .venv/.dev ## Run the tests and show which lines and branches none of them takes
+	$(BIN)/pytest $(TESTS) -m "not slow" --cov $(ARGS)
+
+lint: .venv/.dev ## Check style, format, types and the directions of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: .venv/.dev ## Format the code, and fix what can be fixed safely
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+# dev.txt holds everything, so it is solved first and the others take their versions from it.
+COMPILE := $(PIP) compile --quiet --universal --generate-hashes --python-version 3.11 \
+	--custom-compile-command "make lock"
+
+lock: .venv/.uv ## Solve the pins in requirements/ anew (ARGS=--upgrade for newer versions)
+	$(COMPILE) $(ARGS) pyproject.toml --extra local --extra operator --group dev -o requirements/dev.txt
+	for extra in api worker operator cli local; do \
+		$(COMPILE) $(ARGS) pyproject.toml --extra "$$extra" -c requirements/dev.txt \
+			-o "requirements/$$extra.txt" || exit 1; \
+	done
+	$(COMPILE) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) $(ARGS) --group uv -o requirements/uv.txt
+
+clean: ## Remove .venv, caches and build results
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist htmlcov .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.uv: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "make: '$(PYTHON)' is not Python 3.11 or newer ($$($(PYTHON) --version 2>&1))." >&2; \
+		echo "      Name one that is, for example: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "make: '$(PYTHON)' lacks the module venv (on Debian and Ubuntu: apt install python3-venv)." >&2; \
+		exit 1; }
+	@echo "Making .venv, once."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+.venv/.local: .venv/.uv $(PROJECT) requirements/local.txt requirements/build.txt
+	@echo "Installing what the demo needs."
+	@rm -f .venv/.dev
+	@$(SYNC) requirements/build.txt requirements/local.txt
+	@$(INSTALL)
+	@touch $@
+
+# Holds all of .local, so the demo needs nothing more after it.
+.venv/.dev: .venv/.uv $(PROJECT) requirements/dev.txt
+	@echo "Installing what tests and checks need."
+	@rm -f .venv/.local
+	@$(SYNC) requirements/dev.txt
+	@$(INSTALL)
+	@touch .venv/.local $@

@@ -1,0 +1,1 @@
+"""The REST API: Falcon ASGI resources and the gunicorn process that serves them."""

@@ -1,0 +1,85 @@
+"""The API's composition root: settings in, a Falcon app out."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import falcon.asgi
+
+from downloadjobs_api import problems, resources
+from downloadjobs_api.downloads import DownloadLimits, Downloads
+from downloadjobs_api.identity import Identity
+from downloadjobs_api.mock_files import MockFiles
+from downloadjobs_api.request_context import RequestContext
+from downloadjobs_api.settings import ApiSettings
+from downloadjobs_core import logs
+from downloadjobs_core.jobstore import JobStore
+from downloadjobs_core.objectstore.factory import open_stores
+from downloadjobs_core.redis_client import connect_async
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from downloadjobs_api.drain import Drain
+
+log = logs.logger(__name__)
+
+
+class Lifespan:
+    """Falcon middleware that closes what the process opened."""
+
+    def __init__(self, redis: Redis, threads: ThreadPoolExecutor) -> None:
+        self._redis = redis
+        self._threads = threads
+
+    async def process_shutdown(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
+        """Close connections and threads; requests have ended by now."""
+        await self._redis.aclose()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]:
+    """Build the app of one worker process. Opens no connection yet."""
+    redis = connect_async(settings.redis, max_connections=settings.redis_max_connections)
+    threads = ThreadPoolExecutor(settings.storage_threads, thread_name_prefix="storage")
+    stores = open_stores(settings, connections=settings.storage_threads, public_url=settings.public_url)
+    delayed = settings.download_delay_enabled
+    downloads = Downloads(
+        JobStore(redis),
+        stores.files,
+        stores.results,
+        threads,
+        files_prefix=settings.s3_key_prefix,
+        limits=DownloadLimits(
+            max_attempts=settings.max_attempts,
+            presign_seconds=settings.presign_seconds,
+            storage_timeout_seconds=settings.request_timeout_ms / 1000,
+            start_delay_ms=(settings.download_delay_min_ms, settings.download_delay_max_ms)
+            if delayed
+            else (0, 0),
+        ),
+    )
+    identity = Identity(settings.auth_mode)
+
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
+        media_type=resources.JSON, middleware=[RequestContext(), Lifespan(redis, threads)]
+    )
+    problems.install(app)
+    app.add_route("/", resources.Root(settings.root_message))
+    app.add_route("/health", resources.Health(downloads, mock_storage=stores.mock is not None))
+    app.add_route("/livez", resources.Livez())
+    app.add_route("/readyz", resources.Readyz(downloads, drain))
+    app.add_route("/v1/download/initiate", resources.Initiate(downloads, identity))
+    app.add_route("/v1/download/status/{job_id}", resources.Status(downloads, identity))
+    app.add_route("/v1/download/result/{job_id}", resources.Result(downloads, identity))
+    app.add_route("/v1/download/check", resources.Check(downloads))
+    app.add_route(
+        "/v1/download/start", resources.Start(downloads, identity, anonymous=settings.anonymous_start)
+    )
+    if stores.mock is not None:
+        log.warning(
+            "mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir)
+        )
+        app.add_route("/v1/mock/{token}", MockFiles(stores.mock, threads))
+    return app

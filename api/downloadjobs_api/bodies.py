@@ -1,0 +1,87 @@
+"""Request bodies: limited, whole, JSON, and valid, or a problem that says what is wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, TypeVar
+
+import falcon.asgi
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from downloadjobs_api.problems import (
+    BAD_REQUEST,
+    BODY_TOO_LARGE,
+    INVALID_BODY,
+    INVALID_JSON,
+    UNSUPPORTED_MEDIA_TYPE,
+    ProblemError,
+)
+from downloadjobs_core.job import MAX_FILE_ID, MAX_FILES, MIN_FILE_ID
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+MOST_ERRORS: Final = 1_000
+"""Faults that an answer lists at most: as many as a valid body has ids."""
+
+FileId = Annotated[int, Field(ge=MIN_FILE_ID, le=MAX_FILE_ID)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class InitiateBody(BaseModel):
+    """`POST /v1/download/initiate`."""
+
+    model_config = ConfigDict(strict=True)
+
+    file_ids: Annotated[list[FileId], Field(min_length=1, max_length=MAX_FILES)]
+
+
+class FileBody(BaseModel):
+    """`POST /v1/download/check` and `start`."""
+
+    model_config = ConfigDict(strict=True)
+
+    file_id: FileId
+
+
+async def read_body(req: falcon.asgi.Request, model: type[Model]) -> Model:
+    """Read and validate a JSON body.
+
+    Raises:
+        ProblemError: 415 for another type or an encoding, 413 over `MAX_BODY_BYTES`, 400 for the rest.
+    """
+    content_type = (req.content_type or "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json.")
+    if req.get_header("content-encoding") not in {None, "identity"}:
+        raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding.")
+    if req.content_length is not None and req.content_length > MAX_BODY_BYTES:
+        raise _too_large()
+    body = await req.stream.read(MAX_BODY_BYTES + 1)
+    if len(body) > MAX_BODY_BYTES:
+        raise _too_large()
+    if req.content_length is not None and len(body) != req.content_length:
+        raise ProblemError(BAD_REQUEST, "The body is shorter than its Content-Length.")
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _too_large() -> ProblemError:
+    # The rest of the body is not read, so the connection cannot be used again.
+    return ProblemError(
+        BODY_TOO_LARGE, f"A body may have {MAX_BODY_BYTES} bytes at most.", headers={"Connection": "close"}
+    )
+
+
+def _invalid(error: ValidationError) -> ProblemError:
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    if faults[0]["type"] == "json_invalid":
+        return ProblemError(
+            INVALID_JSON, f"The body is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}."
+        )
+    listed = [
+        {"field": ".".join(str(part) for part in fault["loc"]) or "body", "message": fault["msg"]}
+        for fault in faults[:MOST_ERRORS]
+    ]
+    first = f"{listed[0]['field']}: {listed[0]['message']}"
+    more = f" ({len(faults) - 1} more in errors)" if len(faults) > 1 else ""
+    return ProblemError(INVALID_BODY, f"{first}{more}.", errors=listed)

@@ -1,0 +1,195 @@
+"""What the API does for its users; it knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from downloadjobs_core.errors import JobNotFoundError, ObjectNotFoundError
+from downloadjobs_core.job import Job, NewJob, distinct
+from downloadjobs_core.jobstore import Accepted, JobStatus, JobStore
+from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
+from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState
+
+Result = TypeVar("Result")
+
+
+class NotOwnerError(Exception):
+    """The job belongs to another user."""
+
+
+class ResultNotReadyError(Exception):
+    """The job has not ended; there may be a result later."""
+
+
+class NoResultError(Exception):
+    """The job ended, and there never is a result."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.error_message or f"The job was {job.state.value}.")
+
+
+class ResultExpiredError(Exception):
+    """There was a result, and its time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from, kept with the job it makes."""
+
+    request_id: str
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A result that can be fetched."""
+
+    url: str
+    """A secret: never logged."""
+    expires_seconds: int
+    files_failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadLimits:
+    """Numbers the service is told by settings."""
+
+    max_attempts: int
+    presign_seconds: int
+    storage_timeout_seconds: float
+    start_delay_ms: tuple[int, int] = (0, 0)
+    """Simulation: the synchronous call waits a random time between these."""
+
+
+class Downloads:
+    """Jobs and files, as a signed-in user may use them.
+
+    Blocking storage calls run in `threads`, never on the event loop. Methods raise
+    `QueueUnavailableError` and `ObjectStoreError` when a server cannot be used, and
+    `TimeoutError` when storage takes too long.
+    """
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        files: ObjectStore,
+        results: ObjectStore,
+        threads: Executor,
+        *,
+        files_prefix: str,
+        limits: DownloadLimits,
+    ) -> None:
+        self._jobs = jobs
+        self._files = files
+        self._results = results
+        self._threads = threads
+        self._files_prefix = files_prefix
+        self._limits = limits
+
+    async def initiate(self, user: str, file_ids: Sequence[int], origin: Origin) -> tuple[NewJob, Accepted]:
+        """Accept a job for a user."""
+        job = NewJob(
+            job_id=str(uuid.uuid4()),
+            user=user,
+            file_ids=distinct(file_ids),
+            total_file_ids=len(file_ids),
+            max_attempts=self._limits.max_attempts,
+            request_id=origin.request_id,
+            traceparent=origin.traceparent,
+        )
+        return job, await self._jobs.submit(job)
+
+    async def status(self, user: str, job_id: str) -> JobStatus:
+        """A job's status now.
+
+        Raises:
+            JobNotFoundError, NotOwnerError
+        """
+        status = await self._jobs.status(job_id)
+        if status is None:
+            raise JobNotFoundError(job_id)
+        if status.user != user:
+            raise NotOwnerError
+        return status
+
+    async def result(self, user: str, job_id: str) -> Download:
+        """A short-lived URL of a job's result.
+
+        Raises:
+            JobNotFoundError, NotOwnerError, ResultNotReadyError, NoResultError, ResultExpiredError
+        """
+        job = await self._jobs.get(job_id)
+        if job is None:
+            raise JobNotFoundError(job_id)
+        if job.user != user:
+            raise NotOwnerError
+        if job.state is JobState.EXPIRED or 0 < job.expires_us <= time.time() * 1_000_000:
+            raise ResultExpiredError
+        if job.state not in FINISHED:
+            raise ResultNotReadyError
+        if job.state not in WITH_RESULT:
+            raise NoResultError(job)
+        url = await self._presigned(self._results, job.result_key, f"download-{job_id}.zip")
+        return Download(url, self._limits.presign_seconds, job.files_failed)
+
+    def key_of(self, file_id: int) -> str:
+        """The key of a file's object."""
+        return f"{self._files_prefix}{file_id}.zip"
+
+    async def look_up(self, file_id: int) -> ObjectStat | None:
+        """A file's object, or None if there is none."""
+        key = self.key_of(file_id)
+
+        def stat() -> ObjectStat | None:
+            try:
+                return self._files.stat(key)
+            except ObjectNotFoundError:
+                return None
+
+        return await self._in_thread(stat)
+
+    async def start(self, file_id: int) -> tuple[ObjectStat, str] | None:
+        """One file's object and a short-lived URL of it, or None if there is none."""
+        shortest, longest = self._limits.start_delay_ms
+        if longest:
+            await asyncio.sleep(random.uniform(shortest, longest) / 1000)  # noqa: S311 - a simulation
+        found = await self.look_up(file_id)
+        if found is None:
+            return None
+        return found, await self._presigned(self._files, found.key, f"{file_id}.zip")
+
+    async def check_storage(self) -> None:
+        """Prove that storage can be used."""
+        await self._in_thread(self._files.check)
+
+    async def check_queue(self) -> None:
+        """Prove that the queue can be used."""
+        await self._jobs.ping()
+
+    async def _presigned(self, store: ObjectStore, key: str, filename: str) -> str:
+        # In a thread, because credentials that are not static may have to be fetched first.
+        seconds = self._limits.presign_seconds
+        return await self._in_thread(
+            lambda: store.presign_get(key, expires_seconds=seconds, filename=filename)
+        )
+
+    async def _in_thread(self, call: Callable[[], Result]) -> Result:
+        running = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return await asyncio.wait_for(running, self._limits.storage_timeout_seconds)
+
+
+def estimated_time(accepted: Accepted) -> str:
+    """When a job will probably be done, as `"30-90 seconds"`.
+
+    The jobs before it and its own, shared among the slots now at work.
+    """
+    rounds = accepted.ahead // max(1, accepted.running) + 1
+    shortest = max(1, round(accepted.service_seconds * rounds))
+    return f"{shortest}-{3 * shortest} seconds"

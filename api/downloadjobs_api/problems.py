@@ -1,0 +1,173 @@
+"""Errors as `application/problem+json` (RFC 9457), each with a stable type.
+
+A problem's `type` is a URI whose last segment is its code; `docs/problems/`
+has a page for each. Beside the standard members stand `error` (the code),
+`message` and `requestId`, which clients of the first API read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+import falcon
+import falcon.asgi
+import msgspec
+
+from downloadjobs_core import logs
+from downloadjobs_core.errors import DownloadJobsError, ObjectStoreError, QueueUnavailableError
+
+TYPE_PREFIX: Final = "https://downloadjobs.dev/problems/"
+CONTENT_TYPE: Final = "application/problem+json"
+
+RETRY_SECONDS: Final = 5
+"""What a client is told to wait when a server behind the API is down."""
+
+log = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem: its code, HTTP status and title."""
+
+    code: str
+    status: HTTPStatus
+    title: str
+
+
+BAD_REQUEST: Final = Kind("bad-request", HTTPStatus.BAD_REQUEST, "The request is malformed")
+INVALID_JSON: Final = Kind("invalid-json", HTTPStatus.BAD_REQUEST, "The body is not JSON")
+INVALID_BODY: Final = Kind("invalid-body", HTTPStatus.BAD_REQUEST, "The body breaks a rule")
+UNAUTHENTICATED: Final = Kind("unauthenticated", HTTPStatus.UNAUTHORIZED, "Not signed in")
+FORBIDDEN: Final = Kind("forbidden", HTTPStatus.FORBIDDEN, "Not yours")
+RESERVED_USER: Final = Kind("reserved-user", HTTPStatus.FORBIDDEN, "This user id is reserved")
+NOT_FOUND: Final = Kind("not-found", HTTPStatus.NOT_FOUND, "No such path")
+JOB_NOT_FOUND: Final = Kind("job-not-found", HTTPStatus.NOT_FOUND, "No such job")
+METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed")
+RESULT_NOT_READY: Final = Kind("result-not-ready", HTTPStatus.CONFLICT, "The job has not finished")
+NO_RESULT: Final = Kind("no-result", HTTPStatus.CONFLICT, "The job ended without a result")
+RESULT_EXPIRED: Final = Kind("result-expired", HTTPStatus.GONE, "The result has expired")
+BODY_TOO_LARGE: Final = Kind("body-too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large")
+UNSUPPORTED_MEDIA_TYPE: Final = Kind(
+    "unsupported-media-type", HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body's type is not supported"
+)
+INTERNAL_ERROR: Final = Kind("internal-error", HTTPStatus.INTERNAL_SERVER_ERROR, "An unexpected fault")
+QUEUE_UNAVAILABLE: Final = Kind(
+    "queue-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The queue cannot be reached"
+)
+STORAGE_UNAVAILABLE: Final = Kind(
+    "storage-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The storage cannot be used"
+)
+DRAINING: Final = Kind("draining", HTTPStatus.SERVICE_UNAVAILABLE, "The process is ending")
+STORAGE_TIMEOUT: Final = Kind("storage-timeout", HTTPStatus.GATEWAY_TIMEOUT, "The storage took too long")
+
+
+@dataclass(slots=True)
+class ProblemError(Exception):
+    """Ends a request with a problem.
+
+    Attributes:
+        message: one sentence for a person, saying what to do where it can.
+        errors: for a body: every field at fault, as `{"field", "message"}`.
+        headers: for the answer, such as `Retry-After`.
+    """
+
+    kind: Kind
+    message: str
+    errors: Sequence[Mapping[str, str]] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def document(kind: Kind, message: str, request_id: str, errors: Sequence[Mapping[str, str]] = ()) -> bytes:
+    """A problem's JSON."""
+    members: dict[str, Any] = {
+        "type": TYPE_PREFIX + kind.code,
+        "title": kind.title,
+        "status": kind.status.value,
+        "detail": message,
+        "error": kind.code,
+        "message": message,
+        "requestId": request_id,
+    }
+    if errors:
+        members["errors"] = errors
+    return msgspec.json.encode(members)
+
+
+def answer(req: falcon.asgi.Request, resp: falcon.asgi.Response, problem: ProblemError) -> None:
+    """Write a problem into a response."""
+    resp.status = problem.kind.status
+    resp.content_type = CONTENT_TYPE
+    resp.data = document(problem.kind, problem.message, req.context.request_id, problem.errors)
+    for name, value in problem.headers.items():
+        resp.set_header(name, value)
+
+
+def of_domain_error(error: DownloadJobsError) -> ProblemError:
+    """Translate an error of the domain; what went wrong inside is logged, not told."""
+    retry = {"Retry-After": str(RETRY_SECONDS)}
+    if isinstance(error, QueueUnavailableError):
+        return ProblemError(QUEUE_UNAVAILABLE, "The queue cannot be reached. Try again soon.", headers=retry)
+    if isinstance(error, ObjectStoreError):
+        message = (
+            "The storage cannot be reached. Try again soon."
+            if error.retryable
+            else "The storage refuses this service. Its operator must correct the settings."
+        )
+        return ProblemError(STORAGE_UNAVAILABLE, message, headers=retry)
+    return ProblemError(INTERNAL_ERROR, "The service met an unexpected fault.")
+
+
+def of_http_error(error: falcon.HTTPError) -> ProblemError:
+    """Translate the errors that Falcon itself raises: routing, methods, malformed requests."""
+    headers = dict(error.headers or {})
+    if isinstance(error, falcon.HTTPMethodNotAllowed):
+        allowed = headers.get("Allow", "")
+        return ProblemError(METHOD_NOT_ALLOWED, f"This path answers {allowed} only.", headers=headers)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return ProblemError(NOT_FOUND, "There is nothing at this path.")
+    if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return ProblemError(BAD_REQUEST, error.description or "The request is malformed.", headers=headers)
+    return ProblemError(INTERNAL_ERROR, "The service met an unexpected fault.", headers=headers)
+
+
+def install(app: falcon.asgi.App[Any, Any]) -> None:
+    """Make every error of an app a problem."""
+
+    async def on_problem(
+        req: falcon.asgi.Request, resp: falcon.asgi.Response, error: ProblemError, _params: Mapping[str, Any]
+    ) -> None:
+        answer(req, resp, error)
+
+    async def on_domain_error(
+        req: falcon.asgi.Request,
+        resp: falcon.asgi.Response,
+        error: DownloadJobsError,
+        _params: Mapping[str, Any],
+    ) -> None:
+        log.error("a server behind the api failed", error=str(error), path=req.path)
+        answer(req, resp, of_domain_error(error))
+
+    async def on_http_error(
+        req: falcon.asgi.Request,
+        resp: falcon.asgi.Response,
+        error: falcon.HTTPError,
+        _params: Mapping[str, Any],
+    ) -> None:
+        answer(req, resp, of_http_error(error))
+
+    async def on_fault(
+        req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, _params: Mapping[str, Any]
+    ) -> None:
+        log.error("an unexpected fault", path=req.path, exc_info=error)
+        answer(req, resp, ProblemError(INTERNAL_ERROR, "The service met an unexpected fault."))
+
+    app.add_error_handler(Exception, on_fault)
+    app.add_error_handler(DownloadJobsError, on_domain_error)
+    app.add_error_handler(falcon.HTTPError, on_http_error)
+    app.add_error_handler(ProblemError, on_problem)

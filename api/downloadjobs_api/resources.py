@@ -1,0 +1,283 @@
+"""The REST resources: HTTP in, a call of `Downloads`, HTTP out."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, NoReturn
+
+import falcon
+import falcon.asgi
+import msgspec
+
+from downloadjobs_api import problems
+from downloadjobs_api.bodies import FileBody, InitiateBody, read_body
+from downloadjobs_api.downloads import (
+    Downloads,
+    NoResultError,
+    NotOwnerError,
+    Origin,
+    ResultExpiredError,
+    ResultNotReadyError,
+    estimated_time,
+)
+from downloadjobs_api.drain import Drain
+from downloadjobs_api.identity import Identity
+from downloadjobs_api.problems import ProblemError
+from downloadjobs_core.errors import DownloadJobsError, JobNotFoundError
+from downloadjobs_core.job import rfc3339
+from downloadjobs_core.jobstore import JobStatus
+from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState
+
+POLL_SECONDS: Final = 1
+"""What clients are told to wait between two looks at a job."""
+
+JSON: Final = "application/json"
+encode = msgspec.json.Encoder().encode
+
+
+def _send(resp: falcon.asgi.Response, body: object) -> None:
+    resp.content_type = JSON
+    resp.data = encode(body)
+
+
+def wire_state(state: JobState) -> str:
+    """A state on the first routes: a result in part is `completed`, so that existing pollers end."""
+    return JobState.COMPLETED.value if state in WITH_RESULT else state.value
+
+
+def status_document(job_id: str, status: JobStatus) -> dict[str, object]:
+    """The body of a status answer."""
+    progress: dict[str, int] = {"processed": status.files_done, "total": status.files_total}
+    if status.bytes_total:
+        progress |= {"bytes": status.bytes_done, "bytesTotal": status.bytes_total}
+    document: dict[str, object] = {
+        "jobId": job_id,
+        "status": wire_state(status.state),
+        "progress": progress,
+        "updatedAt": rfc3339(status.updated_us),
+    }
+    if status.files_failed:
+        document["failedFiles"] = status.files_failed
+    return document
+
+
+class Root:
+    """`GET /`."""
+
+    def __init__(self, message: str) -> None:
+        self._body = {"message": message}
+
+    async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Say who answers."""
+        _send(resp, self._body)
+
+
+class Initiate:
+    """`POST /v1/download/initiate`."""
+
+    def __init__(self, downloads: Downloads, identity: Identity) -> None:
+        self._downloads = downloads
+        self._identity = identity
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Accept a job."""
+        user = self._identity.user(req)
+        body = await read_body(req, InitiateBody)
+        origin = Origin(req.context.request_id, req.context.traceparent)
+        job, accepted = await self._downloads.initiate(user, body.file_ids, origin)
+        resp.status = falcon.HTTP_202
+        resp.location = f"/v1/download/status/{job.job_id}"
+        resp.retry_after = POLL_SECONDS
+        _send(
+            resp,
+            {
+                "jobId": job.job_id,
+                "status": JobState.QUEUED.value,
+                "totalFileIds": job.total_file_ids,
+                "estimatedTime": estimated_time(accepted),
+            },
+        )
+
+
+class Status:
+    """`GET /v1/download/status/{jobId}`."""
+
+    def __init__(self, downloads: Downloads, identity: Identity) -> None:
+        self._downloads = downloads
+        self._identity = identity
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str) -> None:
+        """How far a job is."""
+        user = self._identity.user(req)
+        try:
+            status = await self._downloads.status(user, job_id)
+        except (JobNotFoundError, NotOwnerError) as error:
+            _refuse(error)
+        if status.state not in FINISHED:
+            resp.retry_after = POLL_SECONDS
+        resp.cache_control = ("no-store",)
+        _send(resp, status_document(job_id, status))
+
+
+class Result:
+    """`GET /v1/download/result/{jobId}`."""
+
+    def __init__(self, downloads: Downloads, identity: Identity) -> None:
+        self._downloads = downloads
+        self._identity = identity
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str) -> None:
+        """Where the result can be fetched."""
+        user = self._identity.user(req)
+        try:
+            download = await self._downloads.result(user, job_id)
+        except (JobNotFoundError, NotOwnerError) as error:
+            _refuse(error)
+        except ResultNotReadyError:
+            raise ProblemError(
+                problems.RESULT_NOT_READY,
+                "The job has not finished. Ask its status again, then its result.",
+                headers={"Retry-After": str(POLL_SECONDS)},
+            ) from None
+        except NoResultError as error:
+            raise ProblemError(problems.NO_RESULT, f"The job has no result: {error}") from None
+        except ResultExpiredError:
+            raise ProblemError(
+                problems.RESULT_EXPIRED, "The result has expired and was removed. Ask for the files again."
+            ) from None
+        except TimeoutError:
+            raise _storage_timeout() from None
+        resp.cache_control = ("no-store",)
+        body: dict[str, object] = {
+            "jobId": job_id,
+            "status": JobState.COMPLETED.value,
+            "downloadUrl": download.url,
+            "expiresIn": download.expires_seconds,
+        }
+        if download.files_failed:
+            body["failedFiles"] = download.files_failed
+        _send(resp, body)
+
+
+class Check:
+    """`POST /v1/download/check`."""
+
+    def __init__(self, downloads: Downloads) -> None:
+        self._downloads = downloads
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Whether a file exists."""
+        if req.get_param("sentry_test") == "true":
+            raise RuntimeError("a test error, asked for by sentry_test")
+        body = await read_body(req, FileBody)
+        try:
+            found = await self._downloads.look_up(body.file_id)
+        except TimeoutError:
+            raise _storage_timeout() from None
+        _send(
+            resp,
+            {
+                "file_id": body.file_id,
+                "available": found is not None,
+                "s3Key": found.key if found else None,
+                "size": found.size if found else None,
+            },
+        )
+
+
+class Start:
+    """`POST /v1/download/start`: the synchronous call for one file."""
+
+    def __init__(self, downloads: Downloads, identity: Identity, *, anonymous: bool) -> None:
+        self._downloads = downloads
+        self._identity = identity
+        self._anonymous = anonymous
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Where one file can be fetched."""
+        if not self._anonymous:
+            self._identity.user(req)
+        body = await read_body(req, FileBody)
+        started = time.monotonic()
+        try:
+            found = await self._downloads.start(body.file_id)
+        except TimeoutError:
+            raise _storage_timeout() from None
+        stat, url = found or (None, None)
+        resp.cache_control = ("no-store",)
+        _send(
+            resp,
+            {
+                "file_id": body.file_id,
+                "status": "completed" if stat else "failed",
+                "downloadUrl": url,
+                "size": stat.size if stat else None,
+                "processingTimeMs": round((time.monotonic() - started) * 1000),
+                "message": "The file is ready." if stat else "There is no such file.",
+            },
+        )
+
+
+class Health:
+    """`GET /health`: whether the servers behind the API can be used."""
+
+    def __init__(self, downloads: Downloads, *, mock_storage: bool) -> None:
+        self._downloads = downloads
+        self._mock_storage = mock_storage
+
+    async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Ask them."""
+        checks: dict[str, object] = {"storage": "ok", "queue": "ok"}
+        try:
+            await self._downloads.check_storage()
+        except (DownloadJobsError, TimeoutError):
+            checks["storage"] = "error"
+        try:
+            await self._downloads.check_queue()
+        except DownloadJobsError:
+            checks["queue"] = "error"
+        healthy = "error" not in checks.values()
+        document: dict[str, object] = {"status": "healthy" if healthy else "unhealthy", "checks": checks}
+        if self._mock_storage:
+            document["mockStorage"] = True
+        resp.status = falcon.HTTP_200 if healthy else falcon.HTTP_503
+        _send(resp, document)
+
+
+class Livez:
+    """`GET /livez`: the process is alive."""
+
+    async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Answer; the event loop turns."""
+        _send(resp, {"status": "ok"})
+
+
+class Readyz:
+    """`GET /readyz`: the process can take work, so Redis answers, and it is not about to end."""
+
+    def __init__(self, downloads: Downloads, drain: Drain) -> None:
+        self._downloads = downloads
+        self._drain = drain
+
+    async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """Ask Redis."""
+        if self._drain.begun:
+            raise ProblemError(problems.DRAINING, "This process is about to end.")
+        await self._downloads.check_queue()
+        _send(resp, {"status": "ok"})
+
+
+def _refuse(error: JobNotFoundError | NotOwnerError) -> NoReturn:
+    if isinstance(error, NotOwnerError):
+        raise ProblemError(problems.FORBIDDEN, "This job belongs to another user.") from None
+    raise ProblemError(
+        problems.JOB_NOT_FOUND, "There is no such job, or its record was removed after its time."
+    ) from None
+
+
+def _storage_timeout() -> ProblemError:
+    return ProblemError(
+        problems.STORAGE_TIMEOUT,
+        "The storage did not answer in time. Try again soon.",
+        headers={"Retry-After": str(problems.RETRY_SECONDS)},
+    )

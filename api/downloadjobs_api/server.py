@@ -1,0 +1,261 @@
+"""gunicorn's master and uvicorn's worker as this API runs them.
+
+The configuration comes from the settings only: not from `GUNICORN_CMD_ARGS`, a
+file, or the command line. The socket is bound before gunicorn starts, which
+would try for five seconds and then end with a traceback of log lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Final, NoReturn
+
+import falcon.asgi
+import uvicorn
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from uvicorn_worker import UvicornWorker
+
+from downloadjobs_api.drain import Drain
+from downloadjobs_api.http_protocol import HttpProtocol
+from downloadjobs_api.settings import ApiSettings
+from downloadjobs_core.logs import logger
+from downloadjobs_core.settings import EXIT_SETTINGS
+
+PROCESS: Final = "downloadjobs-api"
+
+BACKLOG: Final = 2048
+"""Connections that the kernel keeps for the workers; it cuts it to net.core.somaxconn."""
+
+KEEP_ALIVE_SECONDS: Final = 75
+"""For an idle connection. Load balancers close theirs after 60 s, and must be the first to: a
+server that closes while the next request is on its way makes a 502 of it."""
+
+LIVENESS_SECONDS: Final = 30
+"""A worker whose event loop does not turn for so long is killed, and another started."""
+
+KILL_MARGIN_SECONDS: Final = 5
+"""What a worker has beyond `DRAIN_SECONDS`, to cancel what still runs and to close its connections."""
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+AppFactory = Callable[[ApiSettings, Drain], falcon.asgi.App[Any, Any]]
+"""Builds the app of one worker process, in that process."""
+
+log = logger(__name__)
+
+
+def serve(
+    settings: ApiSettings, create_app: AppFactory, protocol: type[HttpProtocol] = HttpProtocol
+) -> NoReturn:
+    """Serve until the process is told to stop, then exit.
+
+    Exit codes: 0 after a drain, 2 where the address cannot be listened on, 3 if the app does not start.
+
+    Args:
+        settings: checked already, since this forks.
+        create_app: called in each worker.
+        protocol: of each connection; tests give one with shorter times.
+    """
+    try:
+        listener = _listen(settings.host, settings.port)
+    except (OSError, UnicodeError) as error:
+        reason = str(getattr(error, "strerror", error)).partition(" (while")[
+            0
+        ]  # there socket names the address
+        where = f"{settings.host}, port {settings.port}"
+        sys.stderr.write(f"{PROCESS}: cannot listen on {where}: {reason}; set HOST or PORT.\n")
+        raise SystemExit(EXIT_SETTINGS) from None
+    _Master(_Application(settings, create_app, protocol, listener.detach())).run()
+    raise AssertionError("gunicorn's master ends by SystemExit")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind and listen.
+
+    Raises:
+        OSError: the host is unknown or not this machine's, the port is taken or not allowed.
+        UnicodeError: the host is no name at all.
+    """
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    dual = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=dual)
+
+
+class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's view of the settings."""
+
+    def __init__(
+        self, settings: ApiSettings, create_app: AppFactory, protocol: type[HttpProtocol], listener: int
+    ) -> None:
+        self.settings = settings
+        self.create_app = create_app
+        self.protocol = protocol
+        self.listener = listener
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set everything that gunicorn would else take from the environment, and what differs."""
+        config: Config = self.cfg
+        values = {
+            "bind": f"fd://{self.listener}",
+            "workers": self.settings.api_workers,
+            "worker_class": _Worker,
+            "logger_class": _Logger,
+            "timeout": LIVENESS_SECONDS,
+            "graceful_timeout": math.ceil(self.settings.drain_seconds) + KILL_MARGIN_SECONDS,
+            "keepalive": KEEP_ALIVE_SECONDS,
+            "backlog": BACKLOG,
+            "forwarded_allow_ips": "",
+            "control_socket_disable": True,
+            "proc_name": PROCESS,
+            # Workers touch a file every second to show that they live; on a disk that could block them.
+            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108 - as gunicorn
+            "when_ready": _when_ready,
+        }
+        for name, value in values.items():
+            config.set(name, value)
+
+
+def _when_ready(master: Arbiter) -> None:
+    log.info("listening", address=str(master.LISTENERS[0]), workers=master.num_workers)
+
+
+class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """Hands gunicorn's lines to the standard loggers, whose root writes them; no access log."""
+
+    def setup(self, cfg: Config) -> None:
+        """Leave handlers and levels to `logs.configure`."""
+        self.cfg = cfg
+        self._access_log_enabled = False
+        self.error_log.propagate = True
+
+    def info(self, msg: str, *args: object, **kwargs: Any) -> None:  # noqa: ANN401 - as logging takes them
+        """Say less: what a person should know of a start and a stop, our own lines say."""
+        self.error_log.debug(msg, *args, **kwargs)
+
+
+class _Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's master with fewer signals: Ctrl-C drains too, and nothing reloads or starts itself anew."""
+
+    handle_int = Arbiter.handle_term
+
+    def init_signals(self) -> None:
+        """Ignore the signals to reload: settings are the environment, which does not change."""
+        super().init_signals()
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+
+    def spawn_worker(self) -> int:
+        """Fork. A stop that came before the worker has its own handlers would be lost, so it is held back."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            pid: int = super().spawn_worker()
+            return pid
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+class _NotCancelled(logging.Filter):
+    """Drops the traceback of each request that was cancelled: uvicorn has said how many there are."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
+_not_cancelled = _NotCancelled()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server with our signals: the drain begins first, and the process ends by exiting."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals in the event loop. uvicorn would raise them again at the end, and so die of them."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._stop, number, task)
+        yield
+
+    def _stop(self, number: signal.Signals, serving: asyncio.Task[Any] | None) -> None:
+        if not self._drain.begun:
+            log.info("draining", signal=number.name, requests=len(self.server_state.tasks))
+        elif number != signal.SIGTERM:
+            self.force_exit = True  # a second Ctrl-C
+        self._drain.begin()
+        self.should_exit = True
+        if not self.started and serving is not None:
+            serving.cancel()
+
+
+class _Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn_worker has no types
+    """uvicorn in a gunicorn worker process."""
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "uvloop",
+        "ws": "none",
+        "interface": "asgi3",
+        "lifespan": "on",
+        "workers": 1,  # else WEB_CONCURRENCY is read
+        "access_log": False,
+        "proxy_headers": False,
+        "server_header": False,
+        "date_header": True,
+        "callback_notify": None,  # `_sweep` does, during a drain as well
+        "reset_contextvars": True,  # else a request can begin with the log context of one before it
+    }
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.config.http = self.app.protocol
+        self.config.timeout_graceful_shutdown = self.app.settings.drain_seconds
+        self._drain = Drain()
+        errors = logging.getLogger("uvicorn.error")  # to which super gave gunicorn's handlers: none
+        errors.propagate = True
+        level = logging.root.level
+        errors.setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+        errors.addFilter(_not_cancelled)
+
+    def load_wsgi(self) -> None:
+        """Build the app, in this process."""
+        self.wsgi = self.app.create_app(self.app.settings, self._drain)
+
+    def init_signals(self) -> None:
+        """Ignore what the master ignores, and take a stop that came since the fork."""
+        super().init_signals()
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = _Server(self.config, self._drain)
+        sweeping = asyncio.create_task(self._sweep(server))
+        with contextlib.suppress(asyncio.CancelledError):  # stopped before the app was up
+            await server.serve(sockets=self.sockets)
+        sweeping.cancel()
+
+    async def _sweep(self, server: _Server) -> None:
+        """Close the connections whose time is out, and show the master that the loop turns."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self.notify()
+            for connection in list(server.server_state.connections):
+                if isinstance(connection, HttpProtocol):
+                    connection.expire(loop.time())
+            await asyncio.sleep(self.app.protocol.sweep_seconds)

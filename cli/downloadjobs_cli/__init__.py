@@ -1,0 +1,1 @@
+"""The `downloadjobs` command and the embedded servers behind `make demo`."""

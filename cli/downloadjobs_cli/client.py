@@ -1,0 +1,172 @@
+"""A typed client of the REST API. Its errors carry an exit code, and say whether trying again can help."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Final, Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+
+from downloadjobs_cli.answers import Answer, Checked, Problem, Reply, Result, Status, Submitted
+from downloadjobs_cli.errors import CliError, RefusedError, TransientError
+from downloadjobs_core import __version__
+
+TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
+"""Seconds. The API's own limit for its synchronous calls is 30."""
+
+USER_AGENT: Final = f"downloadjobs/{__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Where the API is, and who asks."""
+
+    api: str
+    user: str | None = None
+    token: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """What each request says of its user."""
+        headers = {"User-Agent": USER_AGENT, "Accept": "application/json"}
+        if self.user:
+            headers["x-user-id"] = self.user
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        return headers
+
+
+def uses_proxy(url: str) -> bool:
+    """Whether a proxy from the environment may be used: never for this machine itself."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return False
+    with suppress(ValueError):
+        return not ipaddress.ip_address(host).is_loopback
+    return True
+
+
+def retry_after_seconds(value: str | None, now: datetime | None = None) -> float | None:
+    """Read a Retry-After header: seconds, or a date (RFC 9110, 10.2.3). None if absent or nonsense."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+
+
+def why_silent(error: httpx.TransportError) -> str:
+    """Why nobody answered, in brackets; empty if nobody knows."""
+    if isinstance(error, httpx.TimeoutException):
+        return " (it took too long)"
+    why = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+    return f" ({why})" if why else ""
+
+
+class ApiClient:
+    """One connection pool to one API. Close it, or use it as a context manager.
+
+    Args:
+        login: where the API is, and who asks.
+        transport: stands in for the network in tests.
+    """
+
+    def __init__(self, login: Login, transport: httpx.BaseTransport | None = None) -> None:
+        self._login = login
+        self._http = httpx.Client(
+            base_url=login.api,
+            headers=login.headers(),
+            timeout=TIMEOUT,
+            transport=transport,
+            trust_env=uses_proxy(login.api),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def initiate(self, file_ids: Sequence[int]) -> Reply[Submitted]:
+        """Ask for a job with these files."""
+        return self._ask(Submitted, "POST", "/v1/download/initiate", {"file_ids": list(file_ids)})
+
+    def status(self, job_id: str) -> Reply[Status]:
+        """How far a job is."""
+        return self._ask(Status, "GET", f"/v1/download/status/{quote(job_id, safe='')}")
+
+    def result(self, job_id: str) -> Reply[Result]:
+        """A fresh presigned URL of a finished job's zip.
+
+        Raises:
+            RefusedError: with status 409 while the job is unfinished, 410 once its result has expired.
+        """
+        return self._ask(Result, "GET", f"/v1/download/result/{quote(job_id, safe='')}")
+
+    def check(self, file_id: int) -> Reply[Checked]:
+        """Whether a file is there."""
+        return self._ask(Checked, "POST", "/v1/download/check", {"file_id": file_id})
+
+    def _ask(self, answer: type[Answer], method: str, path: str, body: Any = None) -> Reply[Answer]:  # noqa: ANN401 - JSON
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if not response.is_success:
+            raise self._error(response)
+        try:
+            document = response.json()
+            value = msgspec.convert(document, answer)
+        except (ValueError, msgspec.ValidationError) as error:
+            raise RefusedError(
+                f"What answers at {self._login.api} is no downloadjobs API: {method} {path} gave something"
+                " else than was asked for. Correct --api (or DOWNLOADJOBS_API).",
+                code="unexpected-answer",
+            ) from error
+        return Reply(value, document, retry_after_seconds(response.headers.get("Retry-After")))
+
+    def _unreachable(self, error: httpx.TransportError) -> TransientError:
+        return TransientError(
+            f"The API at {self._login.api} does not answer{why_silent(error)}. Is it running, and is --api"
+            " (or DOWNLOADJOBS_API) right? `downloadjobs up` starts one on this machine."
+        )
+
+    def _error(self, response: httpx.Response) -> CliError:
+        try:
+            problem = msgspec.convert(response.json(), Problem)
+        except (ValueError, msgspec.ValidationError):
+            problem = Problem()
+        status = response.status_code
+        request_id = problem.request_id or response.headers.get("X-Request-ID")
+        code = problem.error or None
+        text = problem.text or (
+            f"The API at {self._login.api} answered {status} {response.reason_phrase},"
+            " not as a downloadjobs API would. Is --api (or DOWNLOADJOBS_API) right?"
+        )
+        wait = retry_after_seconds(response.headers.get("Retry-After"))
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            return TransientError(
+                text, retry_after=wait, code=code, exit_code=RefusedError.exit_code, request_id=request_id
+            )
+        if response.is_server_error:
+            return TransientError(text, retry_after=wait, code=code, request_id=request_id)
+        if status == HTTPStatus.UNAUTHORIZED and not (self._login.user or self._login.token):
+            text = f"{text} Say who you are by --user (or DOWNLOADJOBS_USER), or --token."
+        return RefusedError(text, status=status, code=code, request_id=request_id)

@@ -1,0 +1,219 @@
+"""`get`: a job's result, downloaded, verified, and given its name only then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from downloadjobs_cli.answers import FAILED, Reply, Result, Status
+from downloadjobs_cli.client import ApiClient
+from downloadjobs_cli.errors import CliError, InterruptedByUserError, RefusedError, SettingsError
+from downloadjobs_cli.exit_codes import ExitCode
+from downloadjobs_cli.fetching import Fetched, Fetcher
+from downloadjobs_cli.meter import Meter
+from downloadjobs_cli.output import Output, amount, counted, duration
+from downloadjobs_cli.partial_file import PartialFile
+from downloadjobs_cli.patience import Patience
+from downloadjobs_cli.verifying import Report, verify
+
+SHOWN_LINES: Final = 20
+"""So many missing files or problems are printed; the manifest has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetOptions:
+    """How to get a result. `patience` is in seconds; `transport` stands in for the network in tests."""
+
+    force: bool = False
+    verify: bool = True
+    patience: float = 60.0
+    transport: httpx.BaseTransport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """A result on this machine."""
+
+    path: Path
+    fetched: Fetched
+    seconds: float
+    failed_files: int
+    report: Report | None
+    """None if it was not verified."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Done only if every file that was asked for is there."""
+        whole = not self.failed_files if self.report is None else self.report.whole
+        return ExitCode.DONE if whole else ExitCode.FAILED
+
+
+def target_path(output: str | None, job_id: str) -> Path:
+    """Where a result goes: the path itself, or `JOB.zip` in the folder that was named, or here."""
+    path = Path(output) if output else Path()
+    is_folder = output is None or output.endswith("/") or path.is_dir()
+    return path / f"{job_id}.zip" if is_folder else path
+
+
+def why_no_result(client: ApiClient, status: Status) -> str:
+    """Why a job that ended has no result, in the API's words; empty if it does not tell."""
+    if status.status != FAILED:
+        return ""
+    try:
+        client.result(status.job_id)
+    except RefusedError as error:
+        return error.message if error.status == HTTPStatus.CONFLICT else ""
+    except CliError:
+        pass
+    return ""
+
+
+def ready_status(client: ApiClient, job_id: str, patience: Patience) -> Status:
+    """The status of a job that has a result.
+
+    Raises:
+        RefusedError: it has none yet, or none any more.
+        CliError: it failed.
+    """
+    status = patience.call(lambda: client.status(job_id)).value
+    if not status.ended:
+        raise RefusedError(
+            f"The job is {status.status}, so there is no result yet."
+            f" `downloadjobs watch {job_id}` shows how far it is.",
+            status=HTTPStatus.CONFLICT,
+            code="result-not-ready",
+        )
+    if status.status in {FAILED, "cancelled"}:
+        why = why_no_result(client, status) or f"The job is {status.status} and has no result."
+        raise CliError(why, code="no-result")
+    return status
+
+
+def fresh_result(client: ApiClient, job_id: str, patience: Patience) -> Reply[Result]:
+    """A new presigned URL. Raises what `ready_status` raises."""
+    ready_status(client, job_id, patience)
+    return patience.call(lambda: client.result(job_id))
+
+
+def get(client: ApiClient, job_id: str, target: Path, options: GetOptions, output: Output) -> Got:
+    """Download a result to `target` and verify it.
+
+    Raises:
+        CliError: with the exit code for what went wrong; what was downloaded is kept, and used next time.
+    """
+    if target.exists() and not options.force:
+        raise SettingsError(
+            f"{target} exists already. Name another path by -o, or replace it by --force.", code="exists"
+        )
+    began = time.monotonic()
+    try:
+        status = ready_status(client, job_id, Patience(options.patience, output.note))
+        with PartialFile(target) as partial:
+            fetched = _fetched(client, job_id, partial, options, output)
+            seconds = time.monotonic() - began
+            report = _verified(partial, status, output) if options.verify else None
+            partial.complete()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CliError(
+            f"{target} cannot be written: {error.strerror or error}. What was downloaded is kept in"
+            f" {target}.part; the same command goes on from there.",
+            code="cannot-write",
+        ) from error
+    except KeyboardInterrupt:
+        raise InterruptedByUserError(
+            f"Interrupted. What was downloaded is kept in {target}.part; the same command goes on from there."
+        ) from None
+    return Got(target, fetched, seconds, status.failed_files, report)
+
+
+def _fetched(
+    client: ApiClient, job_id: str, partial: PartialFile, options: GetOptions, output: Output
+) -> Fetched:
+    with Meter("Downloading", shown=not output.as_json) as meter:
+        fetcher = Fetcher(
+            job_id,
+            lambda: client.result(job_id).value.download_url,
+            Patience(options.patience, meter.note),
+            meter.reach,
+            transport=options.transport,
+        )
+        return fetcher.fetch(partial)
+
+
+def _verified(partial: PartialFile, status: Status, output: Output) -> Report:
+    size = partial.size
+    with Meter("Verifying", shown=not output.as_json) as meter:
+        report = verify(
+            partial.path,
+            job_id=status.job_id,
+            files=status.progress.total,
+            read=lambda count: meter.advance(count, size),
+        )
+    if not report.sound:
+        shown = "\n".join(f"  {line}" for line in first(report.problems))
+        path = partial.set_aside()
+        raise CliError(
+            f"The result is not sound; it is kept as {path}:\n{shown}\n"
+            "Get it again, or submit the files again.",
+            code="not-sound",
+        )
+    return report
+
+
+def first(lines: list[str]) -> list[str]:
+    """As many lines as a person reads, and how many more there are."""
+    more = len(lines) - SHOWN_LINES
+    return lines if more <= 0 else [*lines[:SHOWN_LINES], f"and {more:,} more"]
+
+
+def tell(got: Got, say: Callable[[str], None]) -> None:
+    """Say what was got, to people."""
+    resumed = f" ({amount(got.fetched.resumed_from)} were there before)" if got.fetched.resumed_from else ""
+    say(f"Saved to {got.path}: {amount(got.fetched.size)} in {duration(got.seconds)}{resumed}.")
+    report = got.report
+    if report is None:
+        missing = counted(got.failed_files, "file")
+        say("Not verified." if not got.failed_files else f"Not verified. In part: {missing} missing.")
+        return
+    say(f"Verified: {verified_line(report)}")
+    if report.missing:
+        of = report.files + len(report.missing)
+        say(f"In part: {len(report.missing):,} of {counted(of, 'file')} missing:")
+        lines = [f"{file.file_id}  {file.error}  {file.message or ''}".rstrip() for file in report.missing]
+        for line in first(lines):
+            say(f"  {line}")
+
+
+def verified_line(report: Report) -> str:
+    """One line on a sound result."""
+    return (
+        f"{counted(report.files, 'file')}, {amount(report.data_bytes)}; the CRC-32 of each is right,"
+        " and manifest.json agrees."
+    )
+
+
+def document(got: Got, job_id: str) -> dict[str, Any]:
+    """What was got, for scripts. Sizes are in bytes."""
+    report = got.report
+    document: dict[str, Any] = {
+        "jobId": job_id,
+        "path": str(got.path),
+        "size": got.fetched.size,
+        "resumedFrom": got.fetched.resumed_from,
+        "verified": report is not None,
+        "failedFiles": got.failed_files if report is None else len(report.missing),
+    }
+    if report is not None:
+        document["files"] = report.files
+        document["missing"] = [
+            {"fileId": file.file_id, "error": file.error, "message": file.message} for file in report.missing
+        ]
+    return document

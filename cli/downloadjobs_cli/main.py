@@ -1,0 +1,104 @@
+"""The `downloadjobs` command: its group, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from downloadjobs_cli import job_commands, local_commands
+from downloadjobs_cli.errors import CliError, InterruptedByUserError, translated
+from downloadjobs_cli.exit_codes import ExitCode
+from downloadjobs_cli.options import Options, shared_options
+from downloadjobs_core import __version__
+from downloadjobs_core.errors import DownloadJobsError
+
+EPILOG = """Exit codes: 0 done, 1 the job failed or is done in part, 2 usage or settings, 3 unreachable,
+4 refused or not found, 5 timed out, 130 interrupted."""
+
+
+class _Group(click.Group):
+    """Says with exit codes of ours what click would end with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - what a command returned
+        try:
+            outcome = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise InterruptedByUserError("Interrupted.") from None
+        except BrokenPipeError:
+            forget_stdout()
+            raise click.exceptions.Exit(ExitCode.READER_GONE) from None
+        return outcome
+
+
+@click.group(
+    cls=_Group,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@shared_options(environment=True)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Prepare large downloads: many files from object storage become one zip.
+
+    \b
+    Try it here:       downloadjobs demo     or: downloadjobs up
+    Ask for files:     downloadjobs submit 10003 10010 --wait
+    Fetch the result:  downloadjobs get JOB
+    """  # noqa: D301 - \b is click's mark for lines it must not join
+    ctx.ensure_object(Options)
+
+
+for command in (*job_commands.COMMANDS, *local_commands.COMMANDS):
+    cli.add_command(command)
+
+
+def run(arguments: list[str] | None = None, options: Options | None = None) -> int:
+    """Run one command line to its end and return the exit code.
+
+    Args:
+        arguments: what follows the program's name; the process' own by default.
+        options: what holds where the command line says nothing.
+    """
+    options = options or Options()
+    try:
+        outcome = cli.main(arguments, prog_name="downloadjobs", standalone_mode=False, obj=options)
+    except click.UsageError as error:
+        if "--json" in (sys.argv[1:] if arguments is None else arguments):
+            options.as_json = options.output.as_json = True
+            options.output.error(CliError(error.format_message(), code="usage"))
+        else:
+            error.show()
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        options.output.error(CliError(error.format_message()))
+        return error.exit_code
+    except DownloadJobsError as error:
+        found = translated(error)
+        options.output.error(found)
+        return found.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        options.output.error(InterruptedByUserError("Interrupted."))
+        return ExitCode.INTERRUPTED
+    return exit_code_of(outcome)
+
+
+def exit_code_of(outcome: Any) -> int:  # noqa: ANN401 - what a command returned
+    """Commands return an exit code, or None for done."""
+    return int(outcome) if isinstance(outcome, int) else ExitCode.DONE
+
+
+def forget_stdout() -> None:
+    """Send what is still buffered nowhere, so that the interpreter's last flush does not complain."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+
+
+def main() -> NoReturn:
+    """Entry point of the `downloadjobs` script."""
+    sys.exit(run())

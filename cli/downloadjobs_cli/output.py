@@ -1,0 +1,116 @@
+"""What the command line prints: calm lines for people, JSON for scripts, errors on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TextIO
+
+import click
+
+from downloadjobs_cli.errors import CliError
+
+KB: Final = 1000
+MINUTE: Final = 60
+HOUR: Final = 3600
+
+
+def amount(count: float) -> str:
+    """Bytes for people, in decimal units as disks and networks count: `46.2 MB`."""
+    if abs(count) < KB:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB", "TB"):
+        count /= KB
+        if abs(count) < KB or unit == "TB":
+            break
+    return f"{count:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: `0.8 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 10:  # noqa: PLR2004 - under ten seconds a tenth is worth telling
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE:02} s"
+    return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: `1 file`, `40 files`, `1,000 files`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Rows as lines with columns under each other, two spaces between.
+
+    Args:
+        rows: the cells; a header is a row like the others.
+        right: the columns that are aligned to the right, such as numbers.
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+class Output:
+    """Where a command prints.
+
+    Args:
+        as_json: print documents for scripts; lines for people are then left out.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def say(self, text: str = "", *, bold: bool = False) -> None:
+        """Print a line for people to standard output."""
+        if not self.as_json:
+            click.secho(text, bold=True) if bold else click.echo(text)
+
+    def note(self, text: str) -> None:
+        """Print a line for people to standard error, where it is in no script's way."""
+        if not self.as_json:
+            click.echo(text, err=True)
+
+    def value(self, text: str) -> None:
+        """Print what a script takes, such as a job's id."""
+        click.echo(text)
+
+    def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
+        """Print one JSON document: on one line, but indented for eyes at a terminal."""
+        indent = 2 if stdout_is_terminal() else None
+        click.echo(json.dumps(document, indent=indent, ensure_ascii=False))
+
+    def line(self, document: Mapping[str, Any]) -> None:
+        """Print one of several JSON documents, each on a line of its own."""
+        click.echo(json.dumps(document, ensure_ascii=False))
+
+    def error(self, error: CliError) -> None:
+        """Print why the command ends, to standard error."""
+        if self.as_json:
+            click.echo(json.dumps(error.document(), ensure_ascii=False), err=True)
+            return
+        tail = f" (request {error.request_id})" if error.request_id else ""
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}{tail}", err=True)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person watches this stream; a closed stream is none."""
+    try:
+        return stream.isatty()
+    except ValueError:
+        return False
+
+
+def stdout_is_terminal() -> bool:
+    """Whether standard output goes to a person."""
+    return is_terminal(sys.stdout)

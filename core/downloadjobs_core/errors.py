@@ -1,0 +1,90 @@
+"""The errors of the domain.
+
+Each process translates them at its own edge: the API into problem+json, the
+worker into a retry or a failed job, the command line into an exit code. None
+of them inherits from a framework's exception.
+"""
+
+from __future__ import annotations
+
+
+class DownloadJobsError(Exception):
+    """Base of every error this project raises on purpose.
+
+    Its text is one sentence for a person, and says what to do where it can.
+    """
+
+
+class QueueUnavailableError(DownloadJobsError):
+    """Redis did not answer, or answered that it cannot work now."""
+
+
+class JobNotFoundError(DownloadJobsError):
+    """No job has this id (it may have been removed after its retention)."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"There is no job {job_id}.")
+        self.job_id = job_id
+
+
+class LeaseLostError(DownloadJobsError):
+    """This attempt no longer holds its job: its fencing token was refused."""
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        super().__init__(f"The lease on job {job_id} is lost: {reason}.")
+        self.job_id = job_id
+        self.reason = reason
+
+
+class IllegalTransitionError(DownloadJobsError):
+    """A script was asked for a change of state that the table does not allow."""
+
+
+class ObjectStoreError(DownloadJobsError):
+    """Base of the object store's errors; `retryable` says whether trying again can help."""
+
+    retryable = False
+
+
+class ObjectStoreUnavailableError(ObjectStoreError):
+    """The server cannot be reached, broke off, or answered 5xx or SlowDown."""
+
+    retryable = True
+
+
+class ObjectNotFoundError(ObjectStoreError):
+    """No object has this key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"There is no object {key}.")
+        self.key = key
+
+
+class ObjectChangedError(ObjectStoreError):
+    """The object no longer has the ETag that was asked for (HTTP 412)."""
+
+    retryable = True
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"The object {key} changed while it was read.")
+        self.key = key
+
+
+class ObjectStoreDeniedError(ObjectStoreError):
+    """The credentials are wrong, or lack a permission."""
+
+
+class BucketNotFoundError(ObjectStoreError):
+    """The configured bucket does not exist."""
+
+    def __init__(self, bucket: str) -> None:
+        super().__init__(f"The bucket {bucket} does not exist: create it, or correct S3_BUCKET_NAME.")
+        self.bucket = bucket
+
+
+class UploadNotFoundError(ObjectStoreError):
+    """The multipart upload was aborted or completed before (NoSuchUpload, InvalidPart)."""
+
+
+class LinkRefusedError(DownloadJobsError):
+    """A link of the mock storage is past its time, or not one that it signed."""

@@ -1,0 +1,128 @@
+"""Huey on leases: a storage from which nothing is lost, and a Huey that uses it.
+
+Stock Huey pops destructively: the task of a killed worker is gone
+(huey 3.5.4, storage.py, `dequeue`). Here a pop is a lease (`leases.py`), and
+Huey's own results, retries, schedule and revocations are off, because each of
+them is a second write that a crash can separate from the first.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import datetime
+from typing import Any, Final
+
+from huey.api import Huey, Task
+from huey.constants import EmptyData
+from huey.registry import Message
+from huey.serializer import Serializer
+from huey.storage import BaseStorage
+
+from downloadjobs_core.leases import LeaseStore
+
+POLL_SECONDS: Final = 1.0
+"""How long an idle slot waits on the wake list before it looks again; the net below it."""
+
+_TASK: Final = "downloadjobs_core.tasks.bundle"
+
+
+class JsonSerializer(Serializer):  # type: ignore[misc]  # huey has no types
+    """Messages as JSON: a payload can never be code, as with pickle it could."""
+
+    def _serialize(self, data: Message) -> bytes:
+        return json.dumps(data._asdict(), separators=(",", ":")).encode()
+
+    def _deserialize(self, data: bytes) -> Message:
+        return Message(**json.loads(data))
+
+
+def message_of(job: dict[str, str]) -> bytes:
+    """The message by which Huey runs a leased job, given its hash."""
+    message = Message(id=job["id"], name=_TASK, args=[], kwargs=job)
+    return json.dumps(message._asdict(), separators=(",", ":")).encode()
+
+
+class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
+    """Huey's storage over the leased queue.
+
+    Jobs enter by `submit.lua`, not by `enqueue`; the schedule is `delayed`,
+    which `promote.lua` empties. Results, revocations, locks and counters do not
+    exist: reads find nothing and cost nothing.
+    """
+
+    blocking = True
+
+    def __init__(self, name: str, *, leases: LeaseStore, worker: str, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(name, **kwargs)
+        self._leases = leases
+        self._worker = worker
+        self.closing = threading.Event()
+        """Set when the process drains: no job is leased any more."""
+
+    def dequeue(self) -> bytes | None:
+        """Lease a job, waiting up to `POLL_SECONDS` for one; None if there is none."""
+        job = self._pop()
+        if job is None and not self.closing.is_set():
+            self._leases.wait_for_work(POLL_SECONDS)
+            job = self._pop()
+        return None if job is None else message_of(job)
+
+    def _pop(self) -> dict[str, str] | None:
+        return None if self.closing.is_set() else self._leases.pop(self._worker)
+
+    def enqueue(self, data: bytes, priority: float | None = None) -> None:
+        """Refused: an entry without its job's hash could be lost."""
+        raise NotImplementedError("jobs enter the queue by JobStore.submit or LeaseStore.submit")
+
+    def add_to_schedule(self, data: bytes, ts: datetime) -> None:
+        """Refused: a retry is placed by `retry_later.lua`, together with the attempt's end."""
+        raise NotImplementedError("retries are placed by LeaseStore.retry_later")
+
+    def read_schedule(self, ts: datetime) -> list[bytes]:
+        """Tend the queue: due retries and expired leases become ready, without passing through here."""
+        self._leases.promote()
+        self._leases.reap()
+        return []
+
+    def queue_size(self) -> int:
+        """Jobs ready to be leased."""
+        return self._leases.ready_count()
+
+    def peek_many(self, keys: list[str]) -> dict[str, bytes]:
+        """No revocations: a cancelled job's token is taken away instead."""
+        return {}
+
+    def peek_data(self, key: str) -> Any:  # noqa: ANN401 - huey's marker class
+        """Nothing is stored beside jobs."""
+        return EmptyData
+
+    pop_data = peek_data
+
+    def has_data_for_key(self, key: str) -> bool:
+        """Nothing is stored beside jobs."""
+        return False
+
+
+class LeasedHuey(Huey):  # type: ignore[misc]  # huey has no types
+    """A Huey whose tasks are leased jobs."""
+
+    def __init__(self, leases: LeaseStore, *, worker: str) -> None:
+        super().__init__(
+            "downloadjobs",
+            results=False,
+            serializer=JsonSerializer(),
+            storage_class=LeaseStorage,
+            leases=leases,
+            worker=worker,
+        )
+
+    @property
+    def closing(self) -> threading.Event:
+        """Set it to lease no further job."""
+        event: threading.Event = self.storage.closing
+        return event
+
+    def enqueue(self, task: Task) -> None:
+        """Submit the job that a call of the task describes by its `new_job` argument."""
+        self.storage.enqueue(self.serialize_task(task), task.priority)

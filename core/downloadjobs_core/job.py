@@ -1,0 +1,163 @@
+"""The job as Redis holds it, and as one is asked for.
+
+`docs/job-record.md` shows a whole hash. Times end in `_us`: microseconds since
+1970 by Redis' clock. Strings are UTF-8; numbers are decimal strings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from downloadjobs_core.scripts import ROOT
+from downloadjobs_core.states import JobState, Priority
+
+SCHEMA: Final = 1
+"""Version of the hash's fields. A worker goes on with jobs of the previous release."""
+
+MIN_FILE_ID: Final = 10_000
+MAX_FILE_ID: Final = 100_000_000
+MAX_FILES: Final = 1_000
+"""The contract's limits: 1 to 1,000 ids from 10,000 to 100,000,000."""
+
+
+def job_key(job_id: str) -> str:
+    """The key of a job's hash."""
+    return f"{ROOT}:job:{job_id}"
+
+
+def distinct(file_ids: Iterable[int]) -> tuple[int, ...]:
+    """The ids in the order of their first appearance: an id asked for twice is one member."""
+    return tuple(dict.fromkeys(file_ids))
+
+
+def rfc3339(time_us: int) -> str:
+    """Microseconds since 1970 as RFC 3339 in UTC, with milliseconds and `Z`."""
+    moment = datetime.fromtimestamp(time_us / 1_000_000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to be submitted. Submitting the same `job_id` twice is one job."""
+
+    job_id: str
+    user: str
+    file_ids: tuple[int, ...]
+    """Distinct, in the order they become members of the zip."""
+    total_file_ids: int
+    """How many ids were asked for, duplicates included."""
+    max_attempts: int
+    priority: Priority = Priority.NORMAL
+    source: str = "rest"
+    request_id: str = ""
+    traceparent: str = ""
+    """The W3C trace context the job was asked for in, continued by its worker."""
+
+    def fields(self) -> list[str | int]:
+        """The pairs of field and value that `submit.lua` writes beside its own."""
+        return [
+            "schema", SCHEMA,
+            "source", self.source,
+            "file_ids", json.dumps(self.file_ids, separators=(",", ":")),
+            "total_file_ids", self.total_file_ids,
+            "files_total", len(self.file_ids),
+            "max_attempts", self.max_attempts,
+            "request_id", self.request_id,
+            "traceparent", self.traceparent,
+        ]  # fmt: skip
+
+    def submission(self) -> list[str | int]:
+        """The arguments of `submit.lua`."""
+        return [self.job_id, self.user, self.priority.value, *self.fields()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job's record, read from its hash. Fields that a job does not have yet are 0 or empty."""
+
+    job_id: str
+    user: str
+    state: JobState
+    priority: Priority = Priority.NORMAL
+    source: str = "rest"
+    file_ids: tuple[int, ...] = ()
+    total_file_ids: int = 0
+    files_total: int = 0
+    files_done: int = 0
+    files_failed: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+    attempt: int = 0
+    """The number of the attempt under way or ended last, from 1."""
+    failures: int = 0
+    max_attempts: int = 1
+    deliveries: int = 0
+    """How often it was leased since its last outcome."""
+    token: str = ""
+    """The current attempt's fencing token; empty while nobody holds the job."""
+    worker: str = ""
+    created_us: int = 0
+    started_us: int = 0
+    updated_us: int = 0
+    finished_us: int = 0
+    due_us: int = 0
+    expires_us: int = 0
+    result_key: str = ""
+    result_bytes: int = 0
+    error_code: str = ""
+    error_message: str = ""
+    request_id: str = ""
+    traceparent: str = ""
+
+    @classmethod
+    def from_hash(cls, values: Mapping[str, str]) -> Job:
+        """Read a hash; fields this release does not know are left alone."""
+
+        def number(field: str) -> int:
+            return int(values.get(field) or 0)
+
+        def text(field: str) -> str:
+            return values.get(field, "")
+
+        return cls(
+            job_id=values["id"],
+            user=values["user"],
+            state=JobState(values["state"]),
+            priority=Priority(values.get("priority", Priority.NORMAL)),
+            source=text("source"),
+            file_ids=tuple(json.loads(values.get("file_ids") or "[]")),
+            total_file_ids=number("total_file_ids"),
+            files_total=number("files_total"),
+            files_done=number("files_done"),
+            files_failed=number("files_failed"),
+            bytes_done=number("bytes_done"),
+            bytes_total=number("bytes_total"),
+            attempt=number("attempt"),
+            failures=number("failures"),
+            max_attempts=int(values.get("max_attempts") or 1),
+            deliveries=number("deliveries"),
+            token=text("token"),
+            worker=text("worker"),
+            created_us=number("created_us"),
+            started_us=number("started_us"),
+            updated_us=number("updated_us"),
+            finished_us=number("finished_us"),
+            due_us=number("due_us"),
+            expires_us=number("expires_us"),
+            result_key=text("result_key"),
+            result_bytes=number("result_bytes"),
+            error_code=text("error_code"),
+            error_message=text("error_message"),
+            request_id=text("request_id"),
+            traceparent=text("traceparent"),
+        )
+
+    @property
+    def trace_id(self) -> str:
+        """The 32 hex digits of the job's trace (W3C Trace Context, 3.2.2.3), or empty."""
+        fields = self.traceparent.split("-")
+        return fields[1] if len(fields) == 4 else ""  # noqa: PLR2004 - version, trace, parent, flags

@@ -1,0 +1,178 @@
+"""The worker's side of the queue: lease a job, keep it, and end it.
+
+Every call is one Lua script. A lease is held by its fencing token; a call with
+a token that is no longer current changes nothing and says so, which is all the
+protection a job needs from a process that was stopped and woke up too late.
+(Kleppmann, "How to do distributed locking", 2016, on why a lease alone is not enough.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import redis.exceptions
+
+from downloadjobs_core.errors import IllegalTransitionError, LeaseLostError, QueueUnavailableError
+from downloadjobs_core.job import Job, NewJob
+from downloadjobs_core.scripts import ROOT, Scripts
+from downloadjobs_core.states import JobState, Priority
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+SECOND_US: Final = 1_000_000
+BATCH: Final = 100
+"""Jobs that one call of `promote` or `reap` moves at most, so that Redis is never blocked for long."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """What the queue is told by settings. Durations are in seconds."""
+
+    lease_seconds: float = 30
+    max_deliveries: int = 5
+    result_ttl_seconds: int = 86_400
+    record_ttl_seconds: int = 604_800
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended a job: its state, and where the result lies if there is one."""
+
+    state: JobState
+    result_key: str = ""
+    result_bytes: int = 0
+    files_done: int = 0
+    files_failed: int = 0
+    bytes_done: int = 0
+    error_code: str = ""
+    error_message: str = ""
+
+    def fields(self) -> list[str | int]:
+        """The pairs of field and value that `finish.lua` writes beside its own."""
+        return [
+            "result_key", self.result_key,
+            "result_bytes", self.result_bytes,
+            "files_done", self.files_done,
+            "files_failed", self.files_failed,
+            "bytes_done", self.bytes_done,
+            "error_code", self.error_code,
+            "error_message", self.error_message,
+        ]  # fmt: skip
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn the Redis client's exceptions into those of the domain."""
+    try:
+        yield
+    except redis.exceptions.ResponseError as error:
+        if str(error).startswith("ILLEGALTRANSITION"):
+            raise IllegalTransitionError(str(error)) from error
+        raise QueueUnavailableError(f"Redis refused a command: {error}") from error
+    except redis.exceptions.RedisError as error:
+        raise QueueUnavailableError(f"Redis cannot be reached: {error}") from error
+
+
+@dataclass(slots=True)
+class LeaseStore:
+    """The queue as a worker sees it. Raises `QueueUnavailableError` when Redis cannot be asked."""
+
+    redis: Redis
+    policy: QueuePolicy
+    _scripts: Scripts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._scripts = Scripts(self.redis)
+
+    @property
+    def _lease_us(self) -> int:
+        return int(self.policy.lease_seconds * SECOND_US)
+
+    def ping(self) -> None:
+        """Prove that Redis answers."""
+        with translated_errors():
+            self.redis.ping()
+
+    def submit(self, job: NewJob) -> bool:
+        """Accept a job; False if its id was accepted before."""
+        with translated_errors():
+            return bool(self._scripts.run("submit", *job.submission())[0])
+
+    def pop(self, worker: str) -> dict[str, str] | None:
+        """Lease the next ready job for `worker`: its hash with the new token, or None."""
+        with translated_errors():
+            reply = self._scripts.run("pop", worker, self._lease_us)
+        return None if reply is None else dict(zip(reply[::2], reply[1::2], strict=True))
+
+    def lease(self, worker: str) -> Job | None:
+        """`pop`, as a record."""
+        values = self.pop(worker)
+        return None if values is None else Job.from_hash(values)
+
+    def ready_count(self) -> int:
+        """How many jobs could be leased now."""
+        with translated_errors():
+            return sum(int(self.redis.zcard(f"{ROOT}:ready:{priority}")) for priority in Priority)
+
+    def wait_for_work(self, timeout_seconds: float) -> None:
+        """Return when a job was made ready, or after the time-out."""
+        with translated_errors():
+            self.redis.blpop([f"{ROOT}:wake"], timeout=timeout_seconds)
+
+    def renew(self, leases: Iterable[tuple[str, str]]) -> list[str]:
+        """Renew leases, given as pairs of job id and token.
+
+        Returns:
+            for each, in order, an empty string, or why it is lost: the job's state now, or `gone`.
+        """
+        flat = [part for lease in leases for part in lease]
+        if not flat:
+            return []
+        with translated_errors():
+            return list(self._scripts.run("renew", self._lease_us, *flat))
+
+    def progress(self, job: Job, *, files_done: int, bytes_done: int, bytes_total: int) -> None:
+        """Write how far an attempt has come. Raises `LeaseLostError`."""
+        self._fenced("progress", job, files_done, bytes_done, bytes_total)
+
+    def check(self, job: Job) -> None:
+        """Prove that the attempt still holds its job, and renew. Raises `LeaseLostError`."""
+        self._fenced("check", job, self._lease_us)
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """End a job. Raises `LeaseLostError`, and then nothing was changed."""
+        keep_us = self.policy.result_ttl_seconds * SECOND_US if outcome.result_key else 0
+        self._fenced(
+            "finish", job, outcome.state.value, keep_us, self.policy.record_ttl_seconds, *outcome.fields()
+        )
+
+    def retry_later(self, job: Job, *, delay_seconds: float, code: str, message: str) -> None:
+        """End an attempt that failed and place the next one. Raises `LeaseLostError`."""
+        self._fenced("retry_later", job, int(delay_seconds * SECOND_US), code, message)
+
+    def hand_back(self, job: Job) -> None:
+        """Give a job back to the front of the queue, uncounted. Raises `LeaseLostError`."""
+        self._fenced("hand_back", job)
+
+    def promote(self) -> int:
+        """Make delayed jobs ready whose time has come; the number of them."""
+        with translated_errors():
+            return int(self._scripts.run("promote", BATCH))
+
+    def reap(self) -> tuple[int, int]:
+        """Take back jobs whose lease ran out: how many were made ready, and how many are dead letters."""
+        with translated_errors():
+            back, dead = self._scripts.run(
+                "reap", BATCH, self.policy.max_deliveries, self.policy.record_ttl_seconds
+            )
+        return int(back), int(dead)
+
+    def _fenced(self, script: str, job: Job, *args: str | float) -> None:
+        with translated_errors():
+            accepted = self._scripts.run(script, job.job_id, job.token, *args)
+        if not accepted:
+            raise LeaseLostError(job.job_id, "its token is no longer the current one")

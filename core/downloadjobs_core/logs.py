@@ -1,0 +1,110 @@
+"""Logs: one JSON object a line, or text for people, from our code and every library alike.
+
+Fields: `timestamp` (UTC, RFC 3339 with `Z`), `level`, `logger`, `event`, and
+within a request or a job `request_id`, `job_id` and `trace_id`. `docs/logs.md` lists the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import sys
+from collections.abc import MutableMapping
+from contextlib import AbstractContextManager
+from typing import Any, Final, Literal
+
+import structlog
+
+CONTEXT: Final = ("request_id", "job_id", "trace_id")
+"""What binds a line to its cause. In JSON each stands in every line, empty where there is no cause."""
+
+
+def _with_context(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name in CONTEXT:
+        event.setdefault(name, "")
+    return event
+
+
+def _without_library_extras(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event.pop("color_message", None)  # uvicorn's copy of its message with terminal colours
+    return event
+
+
+def configure(*, level: str = "info", log_format: Literal["json", "text"] | None = None) -> dict[str, Any]:
+    """Send every log line of the process to standard error.
+
+    Args:
+        level: the lowest level shown: debug, info, warning or error.
+        log_format: `json` or `text`; by default text on a terminal, else JSON.
+
+    Returns:
+        the `logging.config` dictionary that was applied, for servers that apply one themselves.
+    """
+    as_text = log_format == "text" or (log_format is None and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_library_extras,
+    ]
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if as_text
+        else [
+            _with_context,
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    config: dict[str, Any] = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "structured": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": [*shared, structlog.stdlib.ExtraAdder()],
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+            }
+        },
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stderr",
+                "formatter": "structured",
+            }
+        },
+        "root": {"handlers": ["stderr"], "level": level.upper()},
+        "loggers": {
+            # One line for each task and poll, which our own lines say better.
+            "huey": {"level": "WARNING" if level != "debug" else "DEBUG"},
+            # "Connection pool is full" and retries: the object store reports its faults itself.
+            "urllib3": {"level": "ERROR" if level != "debug" else "DEBUG"},
+        },
+    }
+    logging.config.dictConfig(config)
+    return config
+
+
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A structured logger, named after its module."""
+    bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return bound
+
+
+def context(**values: str) -> AbstractContextManager[None]:
+    """Bind fields to every line logged within, from libraries too."""
+    return structlog.contextvars.bound_contextvars(**values)

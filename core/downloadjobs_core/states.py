@@ -1,0 +1,66 @@
+"""The states of a job, and the one table of allowed transitions.
+
+The Lua scripts get this table from here (`scripts.py`) and refuse every other change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class JobState(StrEnum):
+    """Where a job stands; the values are those on the wire of `/v1/jobs` and in Redis."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    RETRYING = "retrying"
+    COMPLETED = "completed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class Priority(StrEnum):
+    """Strict classes: while a higher one has a job ready, no lower one is begun."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+TRANSITIONS: Final[Mapping[JobState, frozenset[JobState]]] = MappingProxyType(
+    {
+        JobState.QUEUED: frozenset({JobState.PROCESSING, JobState.CANCELLED}),
+        JobState.PROCESSING: frozenset(
+            {
+                JobState.QUEUED,  # handed back, or its lease expired
+                JobState.RETRYING,
+                JobState.COMPLETED,
+                JobState.COMPLETED_WITH_ERRORS,
+                JobState.FAILED,
+                JobState.CANCELLED,
+            }
+        ),
+        JobState.RETRYING: frozenset({JobState.PROCESSING, JobState.CANCELLED}),
+        JobState.COMPLETED: frozenset({JobState.EXPIRED}),
+        JobState.COMPLETED_WITH_ERRORS: frozenset({JobState.EXPIRED}),
+        JobState.FAILED: frozenset({JobState.QUEUED}),  # `dead retry`
+        JobState.CANCELLED: frozenset(),
+        JobState.EXPIRED: frozenset(),
+    }
+)
+
+WITH_RESULT: Final = frozenset({JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS})
+"""States in which a result can be fetched."""
+
+FINISHED: Final = WITH_RESULT | {JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
+"""States that a job leaves only by hand, or for `expired`."""
+
+
+def can_move(current: JobState, to: JobState) -> bool:
+    """Whether the table allows a job to go from `current` to `to`."""
+    return to in TRANSITIONS[current]

@@ -1,0 +1,1 @@
+"""The operator: mirrors jobs into DownloadJobs and scales the workers."""

@@ -1,0 +1,47 @@
+"""Real servers for tests, one of each per session: `conftest.py` files take these fixtures in.
+
+They are started when the first test asks for them. A test that stops, pauses or kills a
+server starts one of its own (`downloadjobs_cli.embedded`).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from support_tools import require_tool
+
+from downloadjobs_cli.embedded import LOOPBACK, MinioServer, SeaweedServer, ValkeyServer
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """The session's Valkey. Tests take `valkey`, which is empty."""
+    with ValkeyServer(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(valkey_server: ValkeyServer) -> ValkeyServer:
+    """A running Valkey without any key or script in it."""
+    with socket.create_connection((LOOPBACK, valkey_server.port)) as connection:
+        connection.sendall(b"FLUSHALL SYNC\r\nSCRIPT FLUSH SYNC\r\nQUIT\r\n")
+        answers = connection.makefile("rb").read()
+    assert answers == b"+OK\r\n" * 3
+    return valkey_server
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    """The session's SeaweedFS. What a test stores stays: keys begin with something of the test's own."""
+    with SeaweedServer(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    """The session's MinIO, if this machine has one; see `seaweedfs`."""
+    require_tool("minio")
+    with MinioServer(tmp_path_factory.mktemp("minio")) as server:
+        yield server

@@ -1,0 +1,37 @@
+"""The text of the Lua scripts."""
+
+from importlib import resources
+
+import pytest
+
+from downloadjobs_core import scripts
+from downloadjobs_core.states import TRANSITIONS
+
+NAMES = sorted(
+    entry.name.removesuffix(".lua")
+    for entry in (resources.files("downloadjobs_core") / "lua").iterdir()
+    if entry.name.endswith(".lua")
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_script_carries_the_whole_table(name: str) -> None:
+    """A script knows each allowed transition of `states.py`, and no other."""
+    text = scripts.source(name)
+    assert scripts._TRANSITIONS_MARK not in text
+    for state, targets in TRANSITIONS.items():
+        row = ", ".join(f"{to} = true" for to in sorted(targets))
+        assert f"{state} = {{{row}}}" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scripts_ask_no_clock_but_redis(name: str) -> None:
+    """No time is passed in: the only clock is TIME, so that a client's clock cannot shorten a lease."""
+    header = [line for line in scripts.source(name).splitlines() if line.startswith("-- ARGV")]
+    assert not [line for line in header if "now" in line.lower()]
+
+
+def test_all_keys_lie_in_one_slot() -> None:
+    """The root is one hash tag, so Redis Cluster accepts scripts that use several keys."""
+    assert scripts.ROOT.startswith("{")
+    assert scripts.ROOT.endswith("}")

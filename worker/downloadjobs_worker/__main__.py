@@ -1,0 +1,101 @@
+"""The worker process: `downloadjobs-worker`, or `python -m downloadjobs_worker`."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import Final
+
+from downloadjobs_core import logs
+from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_core.huey_queue import LeasedHuey
+from downloadjobs_core.leases import LeaseStore
+from downloadjobs_core.objectstore.factory import Stores, open_stores
+from downloadjobs_core.redis_client import connect
+from downloadjobs_core.settings import load
+from downloadjobs_core.tasks import bind_bundle
+from downloadjobs_worker.attempt import AttemptRunner, Delay
+from downloadjobs_worker.bundling import PLAN_THREADS, Bundler, BundlingLimits
+from downloadjobs_worker.consumer import DrainingConsumer
+from downloadjobs_worker.keeper import Keeper
+from downloadjobs_worker.settings import WorkerSettings
+
+CHECK_SECONDS: Final = 15.0
+"""How often storage is asked at the start until it answers; the worker runs meanwhile."""
+
+log = logs.logger("downloadjobs_worker")
+
+
+def create_consumer(settings: WorkerSettings, stores: Stores) -> tuple[DrainingConsumer, Keeper]:
+    """Wire the worker: everything it consists of is built here."""
+    leases = LeaseStore(connect(settings.redis), settings.policy)
+    keeper = Keeper(leases)
+    bundler = Bundler(
+        files=stores.files,
+        results=stores.results,
+        limits=BundlingLimits(
+            settings.part_bytes,
+            settings.upload_threads,
+            settings.read_ahead_files,
+            settings.read_ahead_bytes,
+        ),
+        files_prefix=settings.s3_key_prefix,
+        results_prefix=settings.s3_results_prefix,
+    )
+    delay = (
+        Delay(settings.download_delay_min_ms, settings.download_delay_max_ms)
+        if settings.download_delay_enabled
+        else Delay()
+    )
+    runner = AttemptRunner(leases, keeper, bundler, settings.retry, delay)
+    huey = LeasedHuey(leases, worker=settings.worker_name or socket.gethostname())
+    bind_bundle(huey, runner.run)
+    consumer = DrainingConsumer(
+        huey,
+        leases=leases,
+        keeper=keeper,
+        workers=settings.worker_concurrency,
+        drain_seconds=settings.drain_seconds,
+    )
+    return consumer, keeper
+
+
+def _check_servers(leases: LeaseStore, stores: Stores) -> None:
+    """Say in the log what cannot be reached, until each was reached once."""
+    checks = {"redis": leases.ping, "files": stores.files.check, "results": stores.results.check}
+    while checks:
+        for name, check in list(checks.items()):
+            try:
+                check()
+            except DownloadJobsError as error:
+                log.warning("not ready", server=name, error=str(error))
+            else:
+                del checks[name]
+        if checks:
+            time.sleep(CHECK_SECONDS)
+    log.info("servers reached")
+
+
+def main() -> None:
+    """Run until a signal, then drain. Exits with 2 if settings are wrong."""
+    settings = load(WorkerSettings, "downloadjobs-worker")
+    logs.configure(level=settings.log_level, log_format=settings.log_format)
+    per_slot = settings.read_ahead_files + settings.upload_threads + PLAN_THREADS
+    stores = open_stores(settings, connections=settings.worker_concurrency * per_slot)
+    if stores.mock:
+        log.warning(
+            "mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir)
+        )
+    consumer, keeper = create_consumer(settings, stores)
+    threading.Thread(target=_check_servers, args=(keeper.leases, stores), name="checks", daemon=True).start()
+    keeper.start()
+    log.info("worker started", slots=settings.worker_concurrency, lease_seconds=settings.lease_seconds)
+    try:
+        consumer.run()
+    finally:
+        keeper.close()
+
+
+if __name__ == "__main__":
+    main()

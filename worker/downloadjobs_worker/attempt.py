@@ -1,0 +1,186 @@
+"""One attempt at one leased job, from its start to the script that ends it.
+
+Whatever happens, the lease ends in one of five ways: finished, retried later,
+handed back, lost, or, when Redis cannot be reached, left to run out.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from downloadjobs_core import logs
+from downloadjobs_core.errors import (
+    BucketNotFoundError,
+    LeaseLostError,
+    ObjectChangedError,
+    ObjectStoreDeniedError,
+    ObjectStoreError,
+    QueueUnavailableError,
+)
+from downloadjobs_core.job import Job
+from downloadjobs_core.leases import LeaseStore, Outcome
+from downloadjobs_core.states import JobState
+from downloadjobs_worker.bundling import Bundler
+from downloadjobs_worker.hold import HandBackRequested, Hold
+from downloadjobs_worker.keeper import Keeper
+from downloadjobs_worker.retrying import RetryPolicy
+
+QUEUE_PATIENCE_SECONDS: Final = 120.0
+"""How long a finished archive waits for Redis to come back, before the job is left to its next delivery."""
+
+QUEUE_PAUSE_SECONDS: Final = 1.0
+
+log = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed: a stable code, a sentence for the user, and whether another may do better."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+def failure_of(error: Exception) -> Failure:
+    """Translate an error of an attempt for the user. What it does not know is retried, and logged whole."""
+    if isinstance(error, ObjectChangedError):
+        return Failure("file-changed", "A file changed while it was read.", retryable=True)
+    if isinstance(error, BucketNotFoundError):
+        return Failure("bucket-not-found", "The storage's bucket does not exist.", retryable=False)
+    if isinstance(error, ObjectStoreDeniedError):
+        return Failure("storage-denied", "The storage refuses the worker's credentials.", retryable=False)
+    if isinstance(error, ObjectStoreError):
+        return Failure("storage-unavailable", "The storage could not be reached.", retryable=error.retryable)
+    return Failure("internal", "The worker met an unexpected fault.", retryable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Simulation: a random wait before each job, in milliseconds."""
+
+    min_ms: int = 0
+    max_ms: int = 0
+
+    def seconds(self) -> float:
+        """Draw one."""
+        return random.uniform(self.min_ms, self.max_ms) / 1000  # noqa: S311 - a simulation
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRunner:
+    """Runs leased jobs in the consumer's threads."""
+
+    leases: LeaseStore
+    keeper: Keeper
+    bundler: Bundler
+    retry: RetryPolicy
+    delay: Delay
+
+    def run(self, job: Job) -> None:
+        """Make one attempt. Raises nothing: a lease that could not be ended runs out."""
+        with logs.context(job_id=job.job_id, request_id=job.request_id, trace_id=job.trace_id):
+            hold = self.keeper.hold(job)
+            log.info("attempt started", attempt=job.attempt, delivery=job.deliveries, files=job.files_total)
+            started = time.monotonic()
+            try:
+                self._attempt(hold)
+            except HandBackRequested:
+                self._end("hand back", lambda: self.leases.hand_back(job))
+                log.info("job handed back", attempt=job.attempt)
+            except LeaseLostError as error:
+                log.warning("attempt stopped", reason=error.reason)
+            except QueueUnavailableError as error:
+                log.warning("the attempt's outcome could not be written", error=str(error))
+            except Exception as error:  # noqa: BLE001 - every fault of a job ends as its outcome
+                self._fail(hold, error)
+            finally:
+                self.keeper.release(hold)
+                log.debug("attempt ended", seconds=round(time.monotonic() - started, 3))
+
+    def _attempt(self, hold: Hold) -> None:
+        job = hold.job
+        started = time.monotonic()
+        if self.delay.max_ms:
+            hold.sleep(self.delay.seconds())
+        outcome = self.bundler.bundle(
+            hold, lambda: self._patiently(lambda: self.leases.check(job), hold.raise_if_stopped)
+        )
+        try:
+            self._patiently(lambda: self.leases.finish(job, outcome))
+        except LeaseLostError:
+            self._remove_result(outcome)
+            raise
+        log.info(
+            "job finished",
+            state=outcome.state.value,
+            files=outcome.files_done,
+            files_failed=outcome.files_failed,
+            result_bytes=outcome.result_bytes,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _fail(self, hold: Hold, error: Exception) -> None:
+        job = hold.job
+        failure = failure_of(error)
+        log.warning(
+            "attempt failed",
+            code=failure.code,
+            error=str(error),
+            exc_info=error if failure.code == "internal" else None,
+        )
+        failures = job.failures + 1
+        if failure.retryable and failures < job.max_attempts:
+            delay = self.retry.delay_seconds(failures)
+            self._end(
+                "retry",
+                lambda: self.leases.retry_later(
+                    job, delay_seconds=delay, code=failure.code, message=failure.message
+                ),
+            )
+            log.info("job will be retried", delay_seconds=round(delay, 1), attempt=job.attempt)
+            return
+        progress = hold.progress
+        outcome = Outcome(
+            JobState.FAILED,
+            files_done=progress.files_done,
+            bytes_done=progress.bytes_done,
+            error_code=failure.code,
+            error_message=failure.message,
+        )
+        self._end("fail", lambda: self.leases.finish(job, outcome))
+        log.warning("job failed", code=failure.code, attempts=job.attempt)
+
+    def _end(self, what: str, call: Callable[[], None]) -> None:
+        try:
+            self._patiently(call)
+        except (LeaseLostError, QueueUnavailableError) as error:
+            log.warning("the attempt's end could not be written", end=what, error=str(error))
+
+    def _patiently(self, call: Callable[[], None], between: Callable[[], None] | None = None) -> None:
+        """Call Redis until it answers, for `QUEUE_PATIENCE_SECONDS`; the scripts accept a call twice."""
+        until = time.monotonic() + QUEUE_PATIENCE_SECONDS
+        while True:
+            try:
+                return call()
+            except QueueUnavailableError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(QUEUE_PAUSE_SECONDS)
+                if between is not None:
+                    between()
+
+    def _remove_result(self, outcome: Outcome) -> None:
+        """Remove what this attempt alone owns: a result whose pointer was refused."""
+        if not outcome.result_key:
+            return
+        try:
+            self.bundler.results.delete(outcome.result_key)
+        except ObjectStoreError as error:
+            log.warning(
+                "a refused result is left to the orphan sweep", key=outcome.result_key, error=str(error)
+            )

@@ -1,0 +1,88 @@
+"""Looks up every file of a job before the first byte is read.
+
+The plan freezes order, sizes and ETags, so that progress is honest from the
+start, parts are large enough, and a second attempt makes the same archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from downloadjobs_core.errors import ObjectNotFoundError, ObjectStoreDeniedError
+from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
+from downloadjobs_worker.hold import Hold
+from downloadjobs_worker.patience import patiently
+
+
+@dataclass(frozen=True, slots=True)
+class FileFault:
+    """Why a file is not in the archive: a stable code, and a sentence for a person."""
+
+    code: str
+    message: str
+
+
+NOT_FOUND = FileFault("not-found", "There is no such file.")
+DENIED = FileFault("denied", "The storage refuses access to this file.")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """One requested file: where it lies, and what was found there."""
+
+    file_id: int
+    key: str
+    found: ObjectStat | FileFault
+
+    @property
+    def member_name(self) -> str:
+        """Its name in the archive."""
+        return f"{self.file_id}.zip"
+
+    @property
+    def size(self) -> int:
+        """Bytes it adds to the archive's members; 0 for a file that is not there."""
+        return self.found.size if isinstance(self.found, ObjectStat) else 0
+
+
+def key_of(prefix: str, file_id: int) -> str:
+    """The key of a file's object."""
+    return f"{prefix}{file_id}.zip"
+
+
+def fault_of(error: ObjectNotFoundError | ObjectStoreDeniedError) -> FileFault:
+    """The fault that a manifest names for an error that concerns one file."""
+    return NOT_FOUND if isinstance(error, ObjectNotFoundError) else DENIED
+
+
+def look_up(store: ObjectStore, hold: Hold, file_id: int, key: str) -> PlannedFile:
+    """Ask for one file's size and ETag, with patience."""
+    try:
+        return PlannedFile(file_id, key, patiently(hold, "stat", lambda: store.stat(key)))
+    except (ObjectNotFoundError, ObjectStoreDeniedError) as error:
+        return PlannedFile(file_id, key, fault_of(error))
+
+
+def plan_files(
+    store: ObjectStore, hold: Hold, file_ids: Sequence[int], *, prefix: str, threads: int
+) -> list[PlannedFile]:
+    """Look up all files, several at once, in the order they were asked for.
+
+    Raises:
+        ObjectStoreUnavailableError: the storage could not be asked.
+        BucketNotFoundError: nothing was found because the whole bucket is missing.
+        ObjectStoreDeniedError: nothing was found because the credentials are refused.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="plan")
+    try:
+        lookups: Iterator[PlannedFile] = pool.map(
+            lambda file_id: look_up(store, hold, file_id, key_of(prefix, file_id)), file_ids
+        )
+        files = list(lookups)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    if all(isinstance(file.found, FileFault) for file in files):
+        store.check()  # a HEAD cannot tell a missing object from a missing bucket or wrong credentials
+    return files

@@ -1,0 +1,246 @@
+"""Reads ahead over several files at once, in bounded memory, and resumes what breaks.
+
+Each of a few threads takes the next file in order and fills a small queue of
+its own with the file's chunks; the archive's writer drains the queues in order.
+The file being written never waits for memory that a later one holds, so there
+is nothing to deadlock on.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+from downloadjobs_core import logs
+from downloadjobs_core.errors import (
+    ObjectChangedError,
+    ObjectNotFoundError,
+    ObjectStoreDeniedError,
+    ObjectStoreError,
+)
+from downloadjobs_core.objectstore.protocol import ObjectReader, ObjectStat, ObjectStore
+from downloadjobs_worker.hold import HandBackRequested, Hold
+from downloadjobs_worker.patience import DELAYS_SECONDS
+from downloadjobs_worker.planning import FileFault, PlannedFile, fault_of, look_up
+
+CHUNK_BYTES: Final = 1024 * 1024
+WAIT_SECONDS: Final = 0.2
+IDLE_SECONDS: Final = 10.0
+"""A read that waits longer for its turn is closed and resumed later: servers drop idle connections."""
+
+log = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """The last item of a queue: the read broke for good."""
+
+    error: Exception
+
+
+@dataclass(slots=True)
+class FileStream:
+    """One file on its way. First `opened`, then `chunks`."""
+
+    planned: PlannedFile
+    hold: Hold
+    items: queue.Queue[bytes | ObjectStat | FileFault | _Failed | None]
+
+    def opened(self) -> ObjectStat | FileFault:
+        """Wait until the file is open: its size and ETag as read, or why it cannot be had.
+
+        Raises:
+            ObjectStoreError: the storage failed, and went on failing.
+            LeaseLostError, HandBackRequested: the attempt must stop.
+        """
+        item = self._next()
+        if isinstance(item, ObjectStat | FileFault):
+            return item
+        raise RuntimeError("a file's first item must say what was opened")
+
+    def chunks(self) -> Iterator[bytes]:
+        """The file's bytes in order; as many as `opened` said, or an error as there."""
+        while (item := self._next()) is not None:
+            if not isinstance(item, bytes):
+                raise RuntimeError("a file was opened twice")  # noqa: TRY004 - a fault of ours
+            yield item
+
+    def _next(self) -> bytes | ObjectStat | FileFault | None:
+        while True:
+            self.hold.raise_if_stopped()
+            try:
+                item = self.items.get(timeout=WAIT_SECONDS)
+            except queue.Empty:
+                continue
+            if isinstance(item, _Failed):
+                raise item.error
+            return item
+
+
+class _Abandoned(Exception):  # noqa: N818 - no error: nobody wants the file any more
+    """The archive's writer has stopped; the reader ends quietly."""
+
+
+@dataclass(slots=True)
+class ReadAhead:
+    """Reads planned files in order, `files_at_once` of them at a time.
+
+    A context manager: leaving it stops the threads, also in the middle of files.
+
+    Attributes:
+        window_bytes: how much of each file is read before it is its turn.
+    """
+
+    store: ObjectStore
+    hold: Hold
+    files: Sequence[PlannedFile]
+    files_at_once: int
+    window_bytes: int
+    _streams: list[FileStream] = field(init=False)
+    _turn: threading.Semaphore = field(init=False)
+    _taken: Iterator[FileStream] = field(init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closed: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Self:
+        chunks = max(1, self.window_bytes // CHUNK_BYTES)
+        self._streams = [FileStream(file, self.hold, queue.Queue(chunks)) for file in self.files]
+        self._taken = iter(self._streams)
+        # A thread may be ahead of the writer by `files_at_once` files and no more.
+        self._turn = threading.Semaphore(self.files_at_once)
+        for number in range(min(self.files_at_once, len(self.files))):
+            threading.Thread(target=self._run, name=f"read-{number}", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed.set()
+
+    def __iter__(self) -> Iterator[FileStream]:
+        """The files in order. Drain each before asking for the next."""
+        for stream in self._streams:
+            yield stream
+            self._turn.release()
+
+    def _run(self) -> None:
+        while True:
+            while not self._turn.acquire(timeout=WAIT_SECONDS):
+                if self._stopped:
+                    return
+            with self._lock:
+                stream = next(self._taken, None)
+            if stream is None or self._stopped:
+                return
+            try:
+                _Read(self, stream).run()
+            except (_Abandoned, HandBackRequested):
+                return
+            except Exception as error:  # noqa: BLE001 - carried to the archive's writer
+                self.put(stream, _Failed(error))
+
+    @property
+    def _stopped(self) -> bool:
+        return self._closed.is_set() or self.hold.stopped
+
+    def put(
+        self, stream: FileStream, item: bytes | ObjectStat | FileFault | _Failed | None, patience: float = 1e9
+    ) -> bool:
+        """Queue an item, waiting for room; False after `patience` seconds without any."""
+        until = time.monotonic() + patience
+        while True:
+            if self._stopped:
+                raise _Abandoned
+            try:
+                stream.items.put(item, timeout=WAIT_SECONDS)
+            except queue.Full:
+                if time.monotonic() >= until:
+                    return False
+            else:
+                return True
+
+
+class _Read:
+    """The reading of one file, through faults and pauses, from where it broke."""
+
+    def __init__(self, ahead: ReadAhead, stream: FileStream) -> None:
+        self._ahead = ahead
+        self._stream = stream
+        self._key = stream.planned.key
+        self._found = stream.planned.found
+        self._opened: ObjectStat | None = None
+        self._offset = 0
+        self._faults = 0
+        self._pending = b""
+        """A chunk that found no room; its bytes count as read."""
+
+    def run(self) -> None:
+        """Fill the stream's queue, up to the end mark."""
+        while not isinstance(self._found, FileFault):
+            if self._read_once(self._found):
+                return
+        self._ahead.put(self._stream, self._found)
+        self._ahead.put(self._stream, None)
+
+    def _read_once(self, expected: ObjectStat) -> bool:
+        """Read on until the end (True), a pause, or a fault that may pass (False)."""
+        try:
+            with self._ahead.store.open(self._key, offset=self._offset, if_match=expected.etag) as reader:
+                return self._copy(reader)
+        except (ObjectNotFoundError, ObjectStoreDeniedError) as error:
+            if self._opened is not None:
+                raise ObjectChangedError(self._key) from error
+            self._found = fault_of(error)
+            return False
+        except ObjectChangedError:
+            # Nothing of it is in the archive yet, so the new content may take the old one's place.
+            if self._opened is not None:
+                raise
+            self._count_fault("the file changed after it was looked up")
+            planned = self._stream.planned
+            self._found = look_up(self._ahead.store, self._ahead.hold, planned.file_id, planned.key).found
+            return False
+        except ObjectStoreError as error:
+            if not error.retryable:
+                raise
+            self._count_fault(str(error), error)
+            return False
+
+    def _copy(self, reader: ObjectReader) -> bool:
+        if self._opened is None:
+            self._opened = reader.stat
+            self._ahead.put(self._stream, reader.stat)
+        while True:
+            if self._pending and not self._ahead.put(self._stream, self._pending, IDLE_SECONDS):
+                reader.close()
+                self._ahead.put(self._stream, self._pending)
+                self._pending = b""
+                return self._at_end()
+            self._pending = b""
+            if self._at_end():
+                return True
+            self._pending = reader.read(CHUNK_BYTES)
+            self._offset += len(self._pending)
+            self._faults = 0
+
+    def _at_end(self) -> bool:
+        if self._opened is None or self._offset < self._opened.size:
+            return False
+        self._ahead.put(self._stream, None)
+        return True
+
+    def _count_fault(self, why: str, error: ObjectStoreError | None = None) -> None:
+        if self._faults == len(DELAYS_SECONDS):
+            raise error or ObjectChangedError(self._key)
+        delay = DELAYS_SECONDS[self._faults]
+        self._faults += 1
+        log.warning(
+            "reading a file broke, going on from there",
+            key=self._key, offset=self._offset, error=why, delay_seconds=delay,
+        )  # fmt: skip
+        self._ahead.hold.sleep(delay)
