@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import falcon.asgi
 
@@ -63,7 +63,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     identity = Identity(settings.auth_mode)
 
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
-        media_type=resources.JSON, middleware=[RequestContext(), Lifespan(redis, threads)]
+        media_type=resources.JSON, middleware=cast("Any", [RequestContext(), Lifespan(redis, threads)])
     )
     problems.install(app)
     app.add_route("/", resources.Root(settings.root_message))

@@ -71,7 +71,7 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs, or was never started; negative for the signal that ended it."""
+        """None while it runs or is not started; negative for the signal that ended it."""
         return None if self._process is None else self._process.poll()
 
     @property
@@ -79,10 +79,14 @@ class Child:
         """Seconds since it was started last."""
         return time.monotonic() - self._started_at
 
+    def send(self, signum: signal.Signals) -> None:
+        """Send a signal; harmless if it does not run."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signum)
+
     def ask_to_end(self) -> None:
         """Send SIGTERM; harmless if it does not run."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+        self.send(signal.SIGTERM)
 
     def wait(self, seconds: float) -> bool:
         """Wait for its end. False if it still runs after so long."""
@@ -99,6 +103,7 @@ class Child:
         if self._process is not None:
             self.send_kill()
             self._process.wait()
+            self._process = None
 
     def send_kill(self) -> None:
         """Send SIGKILL to it and whatever it started; does not wait, so a signal's handler may call it."""

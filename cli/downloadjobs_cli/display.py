@@ -81,11 +81,15 @@ class Lines:
 
     Args:
         stderr: print to standard error, where standard output is for a script.
+        indent: before each line.
         clock: monotonic seconds.
     """
 
-    def __init__(self, *, stderr: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, stderr: bool, indent: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stderr = stderr
+        self._indent = indent
         self._clock = clock
         self._rate = Rate()
         self._shown: tuple[Any, ...] = ()
@@ -106,7 +110,7 @@ class Lines:
         if news == self._shown or (early and not status.ended):
             return
         self._shown, self._shown_at = news, now
-        click.echo(f"{status.status:<10}  {describe(status, rate)}", err=self._stderr)
+        click.echo(f"{self._indent}{status.status:<10}  {describe(status, rate)}", err=self._stderr)
 
     def note(self, text: str) -> None:
         """Print it to standard error."""
@@ -140,12 +144,29 @@ class JsonLines:
         """Nothing: a script waits for documents."""
 
 
-def display_for(output: Output, *, stderr: bool = False) -> Display:
+class Quiet:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        return
+
+    def update(self, reply: Reply[Status]) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+def display_for(output: Output, *, stderr: bool = False, indent: str = "") -> Display:
     """The display that suits where the output goes.
 
     Args:
         output: knows whether a script reads.
         stderr: standard output is for a result, so progress goes to standard error.
+        indent: before each line in a pipe.
     """
     if output.as_json:
         return JsonLines(output)
@@ -154,4 +175,4 @@ def display_for(output: Output, *, stderr: bool = False) -> Display:
         from downloadjobs_cli.bars import JobBar
 
         return JobBar(stderr=stderr)
-    return Lines(stderr=stderr)
+    return Lines(stderr=stderr, indent=indent)

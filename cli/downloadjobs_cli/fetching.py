@@ -18,8 +18,6 @@ from downloadjobs_cli.errors import RefusedError, TransientError
 from downloadjobs_cli.partial_file import Origin, PartialFile, continues, resume_offset, strong
 from downloadjobs_cli.patience import Patience
 
-CHUNK_BYTES: Final = 256 * 1024
-
 TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
 """Seconds; for reads it is the longest silence, not the whole download."""
 
@@ -107,7 +105,8 @@ class Fetcher:
                 offset = self._accept(response, partial, origin, offset)
                 before = offset
                 total = _total(response, offset)
-                for chunk in response.iter_raw(CHUNK_BYTES):
+                # Chunks as they come: gathered ones would be lost when the connection breaks.
+                for chunk in response.iter_raw():
                     partial.append(chunk)
                     offset += len(chunk)
                     self._listener(offset, total)

@@ -28,7 +28,8 @@ DRAIN_SECONDS: Final = 10
 LAST_SECONDS: Final = 5.0
 """Beyond the drain, for a process to end; then it is killed."""
 
-S3_CONNECTIONS: Final = 8
+KEY_PREFIX: Final = "downloads/"
+"""Where the sample files lie in the bucket."""
 
 _ADDRESSES: Final = frozenset(
     {
@@ -119,6 +120,7 @@ class Stack:
             "S3_ACCESS_KEY_ID": self._access_key,
             "S3_SECRET_ACCESS_KEY": self._secret_key,
             "S3_BUCKET_NAME": self.s3.bucket,
+            "S3_KEY_PREFIX": KEY_PREFIX,
         }
 
     def store(self) -> ObjectStore:

@@ -156,6 +156,8 @@ def _read_members(archive: zipfile.ZipFile, report: Report, read: Callable[[int]
         kept = bytearray()
         crc32 = size = 0
         try:
+            if info.header_offset < 0:
+                raise zipfile.BadZipFile("it would begin before the file does")
             with archive.open(info) as member:
                 while chunk := member.read(CHUNK_BYTES):
                     crc32 = zlib.crc32(chunk, crc32)

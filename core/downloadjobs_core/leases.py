@@ -48,6 +48,7 @@ class Outcome:
     files_done: int = 0
     files_failed: int = 0
     bytes_done: int = 0
+    bytes_total: int = 0
     error_code: str = ""
     error_message: str = ""
 
@@ -59,6 +60,7 @@ class Outcome:
             "files_done", self.files_done,
             "files_failed", self.files_failed,
             "bytes_done", self.bytes_done,
+            "bytes_total", self.bytes_total,
             "error_code", self.error_code,
             "error_message", self.error_message,
         ]  # fmt: skip

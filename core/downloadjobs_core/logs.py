@@ -6,14 +6,18 @@ within a request or a job `request_id`, `job_id` and `trace_id`. `docs/logs.md` 
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import logging.config
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 import structlog
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 CONTEXT: Final = ("request_id", "job_id", "trace_id")
 """What binds a line to its cause. In JSON each stands in every line, empty where there is no cause."""
@@ -48,7 +52,6 @@ def configure(*, level: str = "info", log_format: Literal["json", "text"] | None
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_library_extras,
     ]
     renderers: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
@@ -77,7 +80,11 @@ def configure(*, level: str = "info", log_format: Literal["json", "text"] | None
             "structured": {
                 "()": structlog.stdlib.ProcessorFormatter,
                 "foreign_pre_chain": [*shared, structlog.stdlib.ExtraAdder()],
-                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+                "processors": [
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    _without_library_extras,
+                    *renderers,
+                ],
             }
         },
         "handlers": {
@@ -103,6 +110,19 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
     """A structured logger, named after its module."""
     bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return bound
+
+
+def in_context(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """A call for another thread whose log lines keep the fields bound here and now.
+
+    Each call of it runs in a copy of its own, so several threads may make it at once.
+    """
+    bound = contextvars.copy_context()
+
+    def within(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return bound.copy().run(call, *args, **kwargs)
+
+    return within
 
 
 def context(**values: str) -> AbstractContextManager[None]:

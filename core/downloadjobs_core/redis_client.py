@@ -74,4 +74,4 @@ def connect_async(config: RedisConfig, *, max_connections: int) -> AsyncRedis:
         retry=retry,
         **_options(config),
     )
-    return redis.asyncio.Redis(connection_pool=pool)
+    return redis.asyncio.Redis.from_pool(pool)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
@@ -68,7 +69,7 @@ def _redis_url(value: str) -> str:
 
 Origin = Annotated[str, BeforeValidator(_origin)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Bucket = Annotated[str, Field(min_length=3, max_length=63)]
+Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 
 
 class CommonSettings(BaseSettings):
@@ -227,13 +228,17 @@ def faults(error: ValidationError) -> list[str]:
     return lines
 
 
+def refuse(process: str, found: Sequence[str]) -> int:
+    """Tell a person which settings are wrong, one a line; the exit code to end with."""
+    noun = "setting is" if len(found) == 1 else "settings are"
+    sys.stderr.write(f"{process}: {len(found)} {noun} wrong:\n")
+    sys.stderr.writelines(f"  {line}\n" for line in found)
+    return EXIT_SETTINGS
+
+
 def load(model: type[Settings], process: str) -> Settings:
     """Read and validate a process' settings, or end it with code 2 and every fault named."""
     try:
         return model()
     except ValidationError as error:
-        found = faults(error)
-        noun = "setting is" if len(found) == 1 else "settings are"
-        sys.stderr.write(f"{process}: {len(found)} {noun} wrong:\n")
-        sys.stderr.writelines(f"  {line}\n" for line in found)
-        raise SystemExit(EXIT_SETTINGS) from None
+        raise SystemExit(refuse(process, faults(error))) from None

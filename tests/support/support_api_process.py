@@ -184,19 +184,18 @@ class Impatient(HttpProtocol):
     sweep_seconds: ClassVar[float] = 0.05
 
 
-class Sink:
-    """Tells what it was asked."""
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        names = ("x-user-id", "upgrade")
-        headers = {name: req.get_header(name) for name in names}
-        resp.media = {"pid": os.getpid(), "path": req.path, "query": req.query_string, "headers": headers}
-
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        body = await req.stream.read()
+async def sink(req: falcon.asgi.Request, resp: falcon.asgi.Response, **_params: str) -> None:
+    """Tells what it was asked, once it has the whole body."""
+    body = await req.stream.read()
+    if req.method == "POST":
         logs.logger("tiny").info("body read", bytes=len(body))
-        await self.on_get(req, resp)
-        resp.media["body"] = body.decode()
+    resp.media = {
+        "pid": os.getpid(),
+        "path": req.path,
+        "query": req.query_string,
+        "user": req.get_header("x-user-id"),
+        "body": body.decode(),
+    }
 
 
 class Deaf:
@@ -267,9 +266,7 @@ def main(behaviour: str = "works", protocol: str = "patient") -> None:
         app.add_route("/poll", Poll(drain))
         app.add_route("/deaf", Deaf())
         app.add_route("/fault", Fault())
-        sink = Sink()
-        app.add_route("/", sink)
-        app.add_route("/{anything}", sink)
+        app.add_sink(sink, "/")
         return app
 
     settings = load(ApiSettings, "tiny")

@@ -1,24 +1,37 @@
 """Real servers for tests, one of each per session: `conftest.py` files take these fixtures in.
 
-They are started when the first test asks for them. A test that stops, pauses or kills a
-server starts one of its own (`downloadjobs_cli.embedded`).
+They are started when the first test asks for them, and killed at the end. A test that
+stops, pauses or kills a server takes one of its own, `killed_after(SeaweedServer(tmp_path))`.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import pytest
+
+from downloadjobs_cli.embedded import LOOPBACK, EmbeddedServer, MinioServer, SeaweedServer, ValkeyServer
 from support_tools import require_tool
 
-from downloadjobs_cli.embedded import LOOPBACK, MinioServer, SeaweedServer, ValkeyServer
+Server = TypeVar("Server", bound=EmbeddedServer)
+
+
+@contextmanager
+def killed_after(server: Server) -> Iterator[Server]:
+    """Start a server, and kill it at the end: its data is thrown away, so it need not end in order."""
+    try:
+        yield server.start()
+    finally:
+        server.kill()
 
 
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     """The session's Valkey. Tests take `valkey`, which is empty."""
-    with ValkeyServer(tmp_path_factory.mktemp("valkey")) as server:
+    with killed_after(ValkeyServer(tmp_path_factory.mktemp("valkey"))) as server:
         yield server
 
 
@@ -35,7 +48,7 @@ def valkey(valkey_server: ValkeyServer) -> ValkeyServer:
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
     """The session's SeaweedFS. What a test stores stays: keys begin with something of the test's own."""
-    with SeaweedServer(tmp_path_factory.mktemp("seaweedfs")) as server:
+    with killed_after(SeaweedServer(tmp_path_factory.mktemp("seaweedfs"))) as server:
         yield server
 
 
@@ -43,5 +56,5 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServe
 def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
     """The session's MinIO, if this machine has one; see `seaweedfs`."""
     require_tool("minio")
-    with MinioServer(tmp_path_factory.mktemp("minio")) as server:
+    with killed_after(MinioServer(tmp_path_factory.mktemp("minio"))) as server:
         yield server

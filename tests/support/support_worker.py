@@ -16,7 +16,7 @@ from downloadjobs_worker.hold import Hold
 PREFIX = "downloads/"
 
 
-def leased(*file_ids: int, job_id: str = "job", token: str = "1700000000000000") -> Hold:
+def leased(*file_ids: int, job_id: str = "job", token: str = "1700000000000000") -> Hold:  # noqa: S107 - a fencing token
     """A hold on a job as a pop gives it."""
     return Hold(
         Job(

@@ -8,12 +8,12 @@ import time
 from typing import Final
 
 from downloadjobs_core import logs
-from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_core.errors import DownloadJobsError, ObjectStoreError
 from downloadjobs_core.huey_queue import LeasedHuey
 from downloadjobs_core.leases import LeaseStore
 from downloadjobs_core.objectstore.factory import Stores, open_stores
 from downloadjobs_core.redis_client import connect
-from downloadjobs_core.settings import load
+from downloadjobs_core.settings import load, refuse
 from downloadjobs_core.tasks import bind_bundle
 from downloadjobs_worker.attempt import AttemptRunner, Delay
 from downloadjobs_worker.bundling import PLAN_THREADS, Bundler, BundlingLimits
@@ -82,7 +82,10 @@ def main() -> None:
     settings = load(WorkerSettings, "downloadjobs-worker")
     logs.configure(level=settings.log_level, log_format=settings.log_format)
     per_slot = settings.read_ahead_files + settings.upload_threads + PLAN_THREADS
-    stores = open_stores(settings, connections=settings.worker_concurrency * per_slot)
+    try:
+        stores = open_stores(settings, connections=settings.worker_concurrency * per_slot)
+    except ObjectStoreError as error:
+        raise SystemExit(refuse("downloadjobs-worker", [str(error)])) from None
     if stores.mock:
         log.warning(
             "mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir)

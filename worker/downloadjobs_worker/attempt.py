@@ -149,6 +149,7 @@ class AttemptRunner:
             JobState.FAILED,
             files_done=progress.files_done,
             bytes_done=progress.bytes_done,
+            bytes_total=progress.bytes_total,
             error_code=failure.code,
             error_message=failure.message,
         )

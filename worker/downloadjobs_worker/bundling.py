@@ -110,6 +110,7 @@ class Bundler:
             files_done=len(entries),
             files_failed=failed,
             bytes_done=hold.progress.bytes_done,
+            bytes_total=hold.progress.bytes_total,
         )
 
     def _write_archive(

@@ -60,13 +60,14 @@ class DrainingConsumer(Consumer):  # type: ignore[misc]  # huey has no types
         self._leases = leases
         self._keeper = keeper
         self._signals = 0
+        self._drain_seconds = drain_seconds
 
     def stop(self, graceful: bool = False) -> None:  # noqa: FBT001, FBT002 - huey's signature
         """Drain: lease nothing more, let running jobs end, hand back those that do not."""
         self.huey.closing.set()
         self.stop_flag.set()
         running = len(self._keeper.held())
-        log.info("draining", running=running, seconds=self.shutdown_timeout)
+        log.info("draining", running=running, seconds=self._drain_seconds)
         if not self._join_workers():
             log.warning("handing back what still runs", running=len(self._keeper.held()))
             self._keeper.stop_all()

@@ -6,10 +6,11 @@ start, parts are large enough, and a second attempt makes the same archive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from downloadjobs_core import logs
 from downloadjobs_core.errors import ObjectNotFoundError, ObjectStoreDeniedError
 from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
 from downloadjobs_worker.hold import Hold
@@ -75,12 +76,13 @@ def plan_files(
         BucketNotFoundError: nothing was found because the whole bucket is missing.
         ObjectStoreDeniedError: nothing was found because the credentials are refused.
     """
+
+    def look_up_id(file_id: int) -> PlannedFile:
+        return look_up(store, hold, file_id, key_of(prefix, file_id))
+
     pool = ThreadPoolExecutor(threads, thread_name_prefix="plan")
     try:
-        lookups: Iterator[PlannedFile] = pool.map(
-            lambda file_id: look_up(store, hold, file_id, key_of(prefix, file_id)), file_ids
-        )
-        files = list(lookups)
+        files = list(pool.map(logs.in_context(look_up_id), file_ids))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     if all(isinstance(file.found, FileFault) for file in files):

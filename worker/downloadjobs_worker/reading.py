@@ -114,7 +114,7 @@ class ReadAhead:
         # A thread may be ahead of the writer by `files_at_once` files and no more.
         self._turn = threading.Semaphore(self.files_at_once)
         for number in range(min(self.files_at_once, len(self.files))):
-            threading.Thread(target=self._run, name=f"read-{number}", daemon=True).start()
+            threading.Thread(target=logs.in_context(self._run), name=f"read-{number}", daemon=True).start()
         return self
 
     def __exit__(

@@ -40,7 +40,7 @@ log = logs.logger(__name__)
 
 
 def part_bytes_for(total_bytes: int, at_least: int) -> int:
-    """The size of parts by which `total_bytes` fit into one multipart upload; in whole MiB if above the least."""
+    """The size of parts by which `total_bytes` fit into one multipart upload: the least, or whole MiB."""
     needed = -(-total_bytes // PARTS_AIM)
     return at_least if needed <= at_least else -(-needed // MIB) * MIB
 
@@ -219,7 +219,7 @@ class PartUploader:
         raise RuntimeError(f"byte {offset} has already been sent: it was not expected to be patched")
 
     def _upload(self, piece: _Piece) -> None:
-        self._pending.append(self._pool.submit(self._send, piece, self._upload_id or ""))
+        self._pending.append(self._pool.submit(logs.in_context(self._send), piece, self._upload_id or ""))
 
     def _send(self, piece: _Piece, upload_id: str) -> Part:
         content = memoryview(piece.buffer)[: piece.filled]

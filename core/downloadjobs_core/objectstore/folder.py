@@ -193,8 +193,9 @@ class FolderObjectStore:
 
     def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part]) -> str:
         """See `ObjectStore.complete_upload`."""
+        ordered = in_order(parts)
         folder = self._upload_folder(key, upload_id)
-        paths = [folder / _part_name(part) for part in in_order(parts)]
+        paths = [folder / _part_name(part) for part in ordered]
         with self._translating_upload(key):
             sizes = [path.stat().st_size for path in paths]
             if any(size < self._min_part_bytes for size in sizes[:-1]):
@@ -268,12 +269,12 @@ class FolderObjectStore:
                 os.utime(file.fileno(), ns=(now, now))
                 etag = stored_stat("", os.fstat(file.fileno())).etag
             for left in reversed(range(PLACING_TRIES)):
-                if make_folder:
-                    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 try:
+                    if make_folder:
+                        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                     Path(scratch).replace(path)
                     break
-                except FileNotFoundError:
+                except (FileNotFoundError, FileExistsError):
                     if not make_folder or not left:
                         raise
         except BaseException:

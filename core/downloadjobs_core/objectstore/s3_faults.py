@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeAlias
 from xml.etree.ElementTree import ParseError
 
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
@@ -22,6 +22,7 @@ from urllib3.exceptions import (
     HTTPError,
     MaxRetryError,
     NameResolutionError,
+    ProtocolError,
     ReadTimeoutError,
 )
 from urllib3.exceptions import SSLError as PoolSSLError
@@ -70,11 +71,16 @@ _DENIED: Final = {
 _DENIED_ANYHOW: Final = (
     "denied access: the credentials (S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY) are wrong or lack a permission"
 )
-_REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str], ...]] = (
-    ((ConnectTimeoutError,), "did not accept a connection in time"),
-    ((ReadTimeoutError, TimeoutError), "did not answer in time"),
+_Reasons: TypeAlias = tuple[tuple[tuple[type[BaseException], ...], str], ...]
+_REASONS: Final[_Reasons] = (
     ((NameResolutionError,), "cannot be found: its host name does not resolve"),
+    ((ReadTimeoutError, TimeoutError), "did not answer in time"),
 )
+_VAGUE_REASONS: Final[_Reasons] = (
+    ((ConnectTimeoutError,), "did not accept a connection in time"),
+    ((ProtocolError, http.client.HTTPException), "broke the connection off"),
+)
+"""For errors that hold no OSError. (urllib3's "connection refused" is a ConnectTimeoutError that holds one.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +173,12 @@ def reason_of(error: BaseException) -> str:
     for kinds, reason in _REASONS:
         if isinstance(error, kinds):
             return reason
-    inner = next((arg for arg in (error.__cause__, *error.args) if isinstance(arg, OSError)), None)
-    if inner is not None:
-        return reason_of(inner)
+    for inner in (error.__cause__, *error.args):
+        if isinstance(inner, OSError):
+            return reason_of(inner)
     text = error.strerror if isinstance(error, OSError) else None
-    return f"cannot be reached ({text or type(error).__name__})"
+    vague = next((reason for kinds, reason in _VAGUE_REASONS if isinstance(error, kinds)), None)
+    return vague or f"cannot be reached ({text or type(error).__name__})"
 
 
 def _what_to_do(error: BaseException) -> str:

@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
-from support_servers import ValkeyServer
 
+from downloadjobs_cli.embedded import ValkeyServer
 from downloadjobs_core.errors import IllegalTransitionError, LeaseLostError, QueueUnavailableError
 from downloadjobs_core.job import Job, NewJob, job_key
 from downloadjobs_core.jobstore import JobStore
@@ -27,16 +28,19 @@ def queue(valkey: ValkeyServer) -> Iterator[LeaseStore]:
 
 
 def new(job_id: str = "a", priority: Priority = Priority.NORMAL) -> NewJob:
+    """A job of one file."""
     return NewJob(
         job_id=job_id, user="u", file_ids=(10_000,), total_file_ids=1, max_attempts=3, priority=priority
     )
 
 
 def record(queue: LeaseStore, job_id: str = "a") -> Job:
+    """A job as Redis has it."""
     return Job.from_hash(queue.redis.hgetall(job_key(job_id)))  # type: ignore[arg-type]
 
 
 def lease(queue: LeaseStore) -> Job:
+    """The next job, which must be there."""
     job = queue.lease("w")
     assert job is not None
     return job
@@ -48,7 +52,9 @@ def let_lease_expire(queue: LeaseStore, job_id: str = "a") -> None:
 
 
 def kinds(queue: LeaseStore) -> list[str]:
-    return [entry["kind"] for _, entry in queue.redis.xrange(f"{ROOT}:events")]
+    """What happened, by the stream of events."""
+    events = cast("list[tuple[str, dict[str, str]]]", queue.redis.xrange(f"{ROOT}:events"))
+    return [entry["kind"] for _, entry in events]
 
 
 def test_a_job_goes_through_the_queue(queue: LeaseStore) -> None:
@@ -159,11 +165,12 @@ def test_an_expired_lease_is_taken_back(queue: LeaseStore) -> None:
 def test_a_job_that_is_lost_too_often_is_a_dead_letter(queue: LeaseStore) -> None:
     """After three deliveries without an outcome a job is failed, with the reason, and not delivered again."""
     queue.submit(new())
+    reaped = []
     for _ in range(3):
         lease(queue)
         let_lease_expire(queue)
-        back, dead = queue.reap()
-    assert (back, dead) == (0, 1)
+        reaped.append(queue.reap())
+    assert reaped == [(1, 0), (1, 0), (0, 1)]
     assert queue.lease("w") is None
     assert (record(queue).state, record(queue).error_code) == (JobState.FAILED, "dead-letter")
 
@@ -251,7 +258,7 @@ def test_a_finished_record_goes_after_its_time(queue: LeaseStore) -> None:
     job = lease(queue)
     assert queue.redis.ttl(job_key("a")) == -1
     queue.finish(job, DONE)
-    assert 604_790 <= int(queue.redis.ttl(job_key("a"))) <= 604_800  # type: ignore[arg-type]
+    assert 604_790 <= int(queue.redis.ttl(job_key("a"))) <= 604_800
 
 
 def test_no_key_lies_outside_the_hash_tag(queue: LeaseStore) -> None:
@@ -263,7 +270,7 @@ def test_no_key_lies_outside_the_hash_tag(queue: LeaseStore) -> None:
     assert all(key.startswith(f"{ROOT}:") for key in queue.redis.scan_iter())
 
 
-def test_redis_away_is_an_error_of_the_domain(queue: LeaseStore, valkey: ValkeyServer) -> None:
+def test_redis_away_is_an_error_of_the_domain(queue: LeaseStore) -> None:
     """A Redis that cannot be reached is said in one sentence, not in the client's exceptions."""
     away = LeaseStore(connect(RedisConfig("redis://127.0.0.1:1")), queue.policy)
     with pytest.raises(QueueUnavailableError, match="Redis cannot be reached"):

@@ -20,6 +20,7 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(
     model: type[BaseSettings], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, **env: str
 ) -> list[str]:
+    """What a process says that refuses its settings."""
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as exit_:
@@ -74,7 +75,11 @@ def test_s3_names_win_over_minio_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3_ACCESS_KEY_ID", "c")
     monkeypatch.setenv("S3_SECRET_ACCESS_KEY", "d")
     settings = load(WorkerSettings, "worker")
-    assert (settings.endpoint, settings.access_key, settings.secret_key) == ("https://s3.example.com", "c", "d")
+    assert (settings.endpoint, settings.access_key, settings.secret_key) == (
+        "https://s3.example.com",
+        "c",
+        "d",
+    )
 
 
 def test_node_env_still_names_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,12 @@
 import json
 import threading
 import zlib
+from collections.abc import Callable
+from typing import Self
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_worker import PREFIX, content, leased, members, put_files, read_object
 
 from downloadjobs_core.errors import (
     LeaseLostError,
@@ -22,6 +23,7 @@ from downloadjobs_core.states import JobState
 from downloadjobs_worker import patience, reading
 from downloadjobs_worker.bundling import Bundler, BundlingLimits
 from downloadjobs_worker.hold import HandBackRequested, Hold, Stop
+from support_worker import PREFIX, content, eventually, leased, members, put_files, read_object
 
 CHUNK = 1000
 PART = 3000
@@ -54,7 +56,7 @@ class FaultyReader:
     def close(self) -> None:
         self._inner.close()
 
-    def __enter__(self) -> "FaultyReader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,7 +70,7 @@ class FaultyStore(MemoryObjectStore):
         super().__init__(min_part_bytes=1)
         self.breaks = breaks or {}
         self.opened: list[tuple[str, int, str | None]] = []
-        self.on_break = lambda: None
+        self.on_break: Callable[[], object] = lambda: None
 
     def open(self, key: str, *, offset: int = 0, if_match: str | None = None) -> ObjectReader:
         inner = super().open(key, offset=offset, if_match=if_match)
@@ -82,11 +84,13 @@ class FaultyStore(MemoryObjectStore):
 
 
 def bundler(store: MemoryObjectStore, results: MemoryObjectStore | None = None) -> Bundler:
+    """A bundler of tiny parts and windows."""
     limits = BundlingLimits(PART, upload_threads=2, read_ahead_files=3, read_ahead_bytes=2 * CHUNK)
     return Bundler(store, results or store, limits, PREFIX, "results/")
 
 
 def run(store: MemoryObjectStore, hold: Hold) -> tuple[Outcome, dict[str, bytes]]:
+    """Bundle, and read the archive back."""
     outcome = bundler(store).bundle(hold, lambda: None)
     return outcome, members(read_object(store, outcome.result_key)) if outcome.result_key else {}
 
@@ -141,7 +145,7 @@ def test_a_file_that_changes_while_it_is_read_fails_the_attempt() -> None:
     """Two versions are never mixed in one member: the attempt fails, and another may do better."""
     store = FaultyStore({NAME_10: [2500]})
     put_files(store, {10: 6000})
-    store.on_break = lambda: MemoryObjectStore.put(store, NAME_10, b"new" * 2000) and None
+    store.on_break = lambda: MemoryObjectStore.put(store, NAME_10, b"new" * 2000)
     with pytest.raises(ObjectChangedError):
         run(store, leased(10))
     assert store.pending_uploads("") == []
@@ -262,10 +266,8 @@ def test_reading_ends_its_threads() -> None:
     put_files(store, {10: 9000, 11: 9000, 12: 9000})
     with pytest.raises(ObjectStoreUnavailableError):
         run(store, leased(10, 11, 12))
-    deadline = threading.Event()
-    for _ in range(50):
-        left = [t.name for t in threading.enumerate() if t.name.startswith(("read-", "upload", "plan"))]
-        if not left:
-            return
-        deadline.wait(0.1)
-    raise AssertionError(f"threads are left: {left}")
+
+    def left() -> list[str]:
+        return [t.name for t in threading.enumerate() if t.name.startswith(("read-", "upload", "plan"))]
+
+    eventually(lambda: not left(), 5, "the end of all threads")

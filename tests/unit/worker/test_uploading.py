@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support_worker import leased, read_object
 
 from downloadjobs_core.errors import LeaseLostError, ObjectNotFoundError, ObjectStoreUnavailableError
 from downloadjobs_core.objectstore.memory import MemoryObjectStore
@@ -15,6 +14,7 @@ from downloadjobs_core.zip_layout import CrcPatch
 from downloadjobs_worker import patience
 from downloadjobs_worker.hold import Hold, Stop
 from downloadjobs_worker.uploading import PARTS_AIM, PartUploader, part_bytes_for
+from support_worker import leased, read_object
 
 MIB = 1024 * 1024
 
@@ -47,6 +47,7 @@ class Recorder(MemoryObjectStore):
 
 
 def uploader(store: MemoryObjectStore, hold: Hold | None = None, part_bytes: int = 10) -> PartUploader:
+    """An uploader of tiny parts."""
     return PartUploader(store, "key", hold or leased(1), part_bytes=part_bytes, threads=2)
 
 

@@ -1,0 +1,401 @@
+"""The commands as a user or a script calls them: what goes where, and the exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import pytest
+
+from downloadjobs_cli.job_commands import read_ids
+from downloadjobs_cli.main import run
+from downloadjobs_cli.options import Options
+
+URL = "http://s3.test/results/j1.zip?X-Amz-Signature=secret"
+
+Call = Callable[..., int]
+
+
+def result_zip(*, missing: bool = False) -> bytes:
+    """A result of one or two files, the second of which may be missing."""
+    data = b"data" * 100
+    files: list[dict[str, Any]] = [
+        {
+            "fileId": 10003,
+            "name": "10003.zip",
+            "status": "ok",
+            "size": 400,
+            "crc32": f"{zlib.crc32(data):08x}",
+        }
+    ]
+    if missing:
+        message = "There is no such file."
+        files.append(
+            {
+                "fileId": 10010,
+                "name": "10010.zip",
+                "status": "error",
+                "error": "not-found",
+                "message": message,
+            }
+        )
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("10003.zip", data)
+        archive.writestr("manifest.json", json.dumps({"jobId": "j1", "files": files}))
+    return target.getvalue()
+
+
+class Api:
+    """An API and a store with one job, `j1`."""
+
+    def __init__(self) -> None:
+        self.states = ["completed"]
+        self.total = 1
+        self.failed = 0
+        self.zip = result_zip()
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if request.url.host == "s3.test":
+            return httpx.Response(200, headers={"ETag": '"e1"'}, stream=httpx.ByteStream(self.zip))
+        action, _, job = request.url.path.partition("/v1/download/")[2].partition("/")
+        if job not in {"", "j1"}:
+            return self.problem(404, "job-not-found", "There is no such job.")
+        return {"initiate": self.initiate, "status": self.status, "result": self.result, "check": self.check}[
+            action
+        ](request)
+
+    @staticmethod
+    def problem(status: int, code: str, message: str) -> httpx.Response:
+        return httpx.Response(status, json={"error": code, "message": message, "requestId": "r1"})
+
+    def initiate(self, request: httpx.Request) -> httpx.Response:
+        count = len(json.loads(request.content)["file_ids"])
+        document = {"jobId": "j1", "status": "queued", "totalFileIds": count, "estimatedTime": "1-3 seconds"}
+        return httpx.Response(202, json=document)
+
+    def status(self, _request: httpx.Request) -> httpx.Response:
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        document: dict[str, Any] = {
+            "jobId": "j1",
+            "status": state,
+            "progress": {"processed": 1, "total": self.total},
+        }
+        if self.failed:
+            document["failedFiles"] = self.failed
+        return httpx.Response(200, json=document)
+
+    def result(self, _request: httpx.Request) -> httpx.Response:
+        if self.states[0] == "failed":
+            return self.problem(409, "no-result", "The job has no result: no file exists.")
+        if self.states[0] == "expired":
+            return self.problem(410, "result-expired", "The result has expired.")
+        document = {"jobId": "j1", "status": "completed", "downloadUrl": URL, "expiresIn": 600}
+        return httpx.Response(200, json=document)
+
+    def check(self, request: httpx.Request) -> httpx.Response:
+        file_id = json.loads(request.content)["file_id"]
+        there = file_id % 2 == 0
+        document = {
+            "file_id": file_id,
+            "available": there,
+            "s3Key": f"downloads/{file_id}.zip" if there else None,
+            "size": 1500 if there else None,
+        }
+        return httpx.Response(200, json=document)
+
+
+@pytest.fixture
+def api() -> Api:
+    """The API that `call` speaks with."""
+    return Api()
+
+
+@pytest.fixture
+def call(api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """Runs a command line in an empty folder; returns its exit code."""
+    for name in ("API", "USER", "TOKEN"):
+        monkeypatch.delenv(f"DOWNLOADJOBS_{name}", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: run([str(word) for word in words], Options(transport=httpx.MockTransport(api)))
+
+
+def test_submit_prints_the_id_alone(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a pipe `submit` prints the job's id and nothing else to standard output."""
+    assert call("submit", 10003, 10010) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "j1\n"
+    assert "Submitted 2 files" in captured.err
+
+
+def test_submit_and_wait_keeps_standard_output_clean(
+    call: Call, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --wait too: progress and the end go to standard error."""
+    api.states = ["processing", "completed"]
+    assert call("submit", 10003, "--wait") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "j1\n"
+    assert "Completed: 1 file." in captured.err
+
+
+def test_submit_and_get_does_it_all(call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--get waits, downloads and verifies."""
+    assert call("submit", 10003, "--get", "out.zip") == 0
+    assert zipfile.is_zipfile(tmp_path / "out.zip")
+    assert "Verified: 1 file" in capsys.readouterr().err
+
+
+def test_submit_reads_ids_from_a_file(call: Call, api: Api, tmp_path: Path) -> None:
+    """--from-file adds ids to those of the command line."""
+    (tmp_path / "ids").write_text("10004, 10005 # comment 1\n\n10006\n")
+    assert call("submit", 10003, "--from-file", "ids") == 0
+    assert json.loads(api.requests[0].content) == {"file_ids": [10003, 10004, 10005, 10006]}
+
+
+def test_a_bad_id_in_a_file_is_named_with_its_line() -> None:
+    """A word that is no id is refused before anything is sent, and the line is named."""
+    with pytest.raises(click.BadParameter, match=r"line 2: .*5"):
+        read_ids("10003\n5\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["submit"],
+        ["submit", "5"],
+        ["submit", "x"],
+        ["submit", *["10003"] * 1001],
+        ["status", "../etc"],
+        ["watch", "j1", "--timeout", "0"],
+        ["--api", "ftp://x", "status", "j1"],
+        ["--user", "Jürgen", "status", "j1"],
+        ["nonsense"],
+    ],
+    ids=["none", "small", "word", "1001", "path", "timeout", "scheme", "user", "command"],
+)
+def test_a_wrong_command_line_ends_with_2(call: Call, api: Api, words: list[str]) -> None:
+    """What can be seen to be wrong is refused with 2, and nothing is sent."""
+    assert call(*words) == 2
+    assert api.requests == []
+
+
+def test_errors_are_json_with_json(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json an error is one object on standard error; standard output stays empty."""
+    assert call("status", "j2", "--json") == 4
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    document = {"error": "job-not-found", "message": "There is no such job.", "requestId": "r1"}
+    assert json.loads(captured.err) == document
+    assert call("submit", "5", "--json") == 2
+    assert json.loads(capsys.readouterr().err)["error"] == "usage"
+
+
+def test_errors_name_the_request(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """For people an error is the API's message with the request's id, and no traceback."""
+    assert call("status", "j2") == 4
+    assert capsys.readouterr().err == "error: There is no such job. (request r1)\n"
+
+
+@pytest.mark.parametrize("where", ["before", "behind"])
+def test_shared_options_stand_before_or_behind_the_command(call: Call, api: Api, where: str) -> None:
+    """--user and --api work on both sides of the command's name."""
+    shared = ["--user", "ann", "--api", "downloads.test:81/x/"]
+    words = [*shared, "check", 10004] if where == "before" else ["check", 10004, *shared]
+    assert call(*words) == 0
+    assert str(api.requests[0].url) == "http://downloads.test:81/x/v1/download/check"
+    assert api.requests[0].headers["x-user-id"] == "ann"
+
+
+def test_the_environment_is_the_default(call: Call, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DOWNLOADJOBS_API and DOWNLOADJOBS_USER hold where the command line says nothing."""
+    monkeypatch.setenv("DOWNLOADJOBS_API", "https://env.test")
+    monkeypatch.setenv("DOWNLOADJOBS_USER", "env")
+    call("check", 10004)
+    call("check", 10004, "--user", "ann")
+    assert [request.headers["x-user-id"] for request in api.requests] == ["env", "ann"]
+    assert {request.url.host for request in api.requests} == {"env.test"}
+
+
+@pytest.mark.parametrize(
+    ("state", "failed", "code"),
+    [("completed", 0, 0), ("completed", 1, 1), ("failed", 1, 1), ("cancelled", 0, 1), ("processing", 0, 0)],
+)
+def test_status_exits_with_the_jobs_state(call: Call, api: Api, state: str, failed: int, code: int) -> None:
+    """`status` exits with 0 for a job that runs or is done, with 1 for one that is not whole."""
+    api.states, api.failed = [state], failed
+    assert call("status", "j1") == code
+
+
+def test_watch_tells_why_a_job_failed(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """A failed job's reason is asked for and shown."""
+    api.states = ["failed"]
+    assert call("watch", "j1") == 1
+    assert "no file exists" in capsys.readouterr().out
+
+
+def test_watch_prints_json_lines(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """`watch --json` prints each change as a document on its line."""
+    api.states = ["queued", "completed"]
+    assert call("watch", "j1", "--json") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["status"] for line in lines] == ["queued", "completed"]
+
+
+def test_watch_times_out(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """--timeout ends with 5 and says that the job goes on."""
+    api.states = ["processing"]
+    assert call("watch", "j1", "--timeout", "0.1") == 5
+    assert "It goes on" in capsys.readouterr().err
+
+
+def test_get_saves_and_verifies(call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`get` saves JOB.zip here, says that it is verified, leaves nothing else, and prints no URL."""
+    assert call("get", "j1") == 0
+    captured = capsys.readouterr()
+    assert "Saved to j1.zip" in captured.out
+    assert "Verified: 1 file" in captured.out
+    assert "Signature" not in captured.out + captured.err
+    assert [path.name for path in tmp_path.iterdir()] == ["j1.zip"]
+
+
+def test_get_into_a_folder_as_json(call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """-o takes a folder; --json prints one document."""
+    (tmp_path / "results").mkdir()
+    assert call("get", "j1", "-o", "results", "--json") == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["path"] == "results/j1.zip"
+    assert document["verified"] is True
+    assert document["missing"] == []
+    assert captured.err == ""
+
+
+def test_get_in_part_names_what_is_missing(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """A result in part is saved, its missing files are named, and the exit code is 1."""
+    api.zip, api.total, api.failed = result_zip(missing=True), 2, 1
+    assert call("get", "j1") == 1
+    out = capsys.readouterr().out
+    assert "1 of 2 files missing" in out
+    assert "10010  not-found  There is no such file." in out
+
+
+def test_get_in_part_exits_with_1_unverified_too(call: Call, api: Api) -> None:
+    """--no-verify still tells a whole result from one in part."""
+    api.zip, api.total, api.failed = b"not even a zip", 2, 1
+    assert call("get", "j1", "--no-verify") == 1
+    api.failed = 0
+    assert call("get", "j1", "--no-verify", "--force") == 0
+
+
+def test_a_broken_result_gets_no_good_name(
+    call: Call, api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What does not verify never has the name that was asked for."""
+    api.zip = api.zip.replace(b"datadata", b"datadatA", 1)
+    assert call("get", "j1") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["j1.zip.broken"]
+    assert "10003.zip is damaged" in capsys.readouterr().err
+
+
+def test_get_does_not_overwrite(call: Call, api: Api, tmp_path: Path) -> None:
+    """An existing file stays, unless --force is given; nothing is asked before."""
+    (tmp_path / "j1.zip").write_text("mine")
+    assert call("get", "j1") == 2
+    assert (tmp_path / "j1.zip").read_text() == "mine"
+    assert api.requests == []
+    assert call("get", "j1", "--force") == 0
+    assert zipfile.is_zipfile(tmp_path / "j1.zip")
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "text"),
+    [
+        ("processing", 4, "downloadjobs watch j1"),
+        ("failed", 1, "no file exists"),
+        ("cancelled", 1, "cancelled"),
+        ("expired", 4, "has expired"),
+    ],
+)
+def test_get_without_a_result_says_why(
+    call: Call,
+    api: Api,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    state: str,
+    code: int,
+    text: str,
+) -> None:
+    """Not finished and expired are refused, failed and cancelled are 1; no file is left behind."""
+    api.states = [state]
+    assert call("get", "j1") == code
+    assert text in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_get_to_a_folder_that_is_not_there(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """A path that cannot be written is said in a sentence."""
+    assert call("get", "j1", "-o", "nowhere/x.zip") == 1
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_the_url_is_printed_when_asked_for(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """--url prints the presigned URL alone, and downloads nothing."""
+    assert call("get", "j1", "--url") == 0
+    assert capsys.readouterr().out == f"{URL}\n"
+    assert {request.url.host for request in api.requests} == {"localhost"}
+
+
+def test_check_is_a_table(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` says of each file whether it is there, and exits with 1 if one is not."""
+    assert call("check", 10004, 10005) == 1
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["FILE", "THERE", "SIZE", "KEY"],
+        ["10004", "yes", "1.5", "kB", "downloads/10004.zip"],
+        ["10005", "no", "–", "–"],
+    ]
+    assert call("check", 10004) == 0
+
+
+def test_check_as_json(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check --json` prints the API's answers as one list."""
+    assert call("check", 10004, 10005, "--json") == 1
+    assert [answer["available"] for answer in json.loads(capsys.readouterr().out)] == [True, False]
+
+
+def test_help_tells_the_exit_codes(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help lists every command and the exit codes."""
+    assert call("--help") == 0
+    out = capsys.readouterr().out
+    for word in ("demo", "up", "seed", "submit", "status", "watch", "get", "check", "Exit codes"):
+        assert word in out
+
+
+def test_seed_needs_a_bucket(
+    call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`seed` without S3_BUCKET_NAME, or with wrong settings, ends with 2 and names the setting."""
+    monkeypatch.delenv("S3_BUCKET_NAME", raising=False)
+    assert call("seed") == 2
+    assert "S3_BUCKET_NAME is not set" in capsys.readouterr().err
+    monkeypatch.setenv("S3_ENDPOINT", "nonsense")
+    assert call("seed") == 2
+    assert "S3_ENDPOINT: must be a URL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--size", "100"], ["--size-min", "5MB"], ["--size", "much"], ["--first-id", "99999999"]]
+)
+def test_seed_refuses_what_cannot_be_made(call: Call, words: list[str]) -> None:
+    """Sizes too small for a zip, in the wrong order, or no sizes, and ids out of range end with 2."""
+    assert call("seed", *words) == 2
