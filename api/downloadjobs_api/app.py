@@ -10,8 +10,9 @@ import falcon.asgi
 from downloadjobs_api import problems, resources
 from downloadjobs_api.downloads import DownloadLimits, Downloads
 from downloadjobs_api.identity import Identity
+from downloadjobs_api.jobs import JobDetail
 from downloadjobs_api.mock_files import MockFiles
-from downloadjobs_api.request_context import RequestContext
+from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings
 from downloadjobs_core import logs
 from downloadjobs_core.jobstore import JobStore
@@ -46,13 +47,14 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     stores = open_stores(settings, connections=settings.storage_threads, public_url=settings.public_url)
     delayed = settings.download_delay_enabled
     downloads = Downloads(
-        JobStore(redis),
+        JobStore(redis, settings.policy),
         stores.files,
         stores.results,
         threads,
         files_prefix=settings.s3_key_prefix,
         limits=DownloadLimits(
             max_attempts=settings.max_attempts,
+            priority_ceilings=settings.priority_ceilings,
             presign_seconds=settings.presign_seconds,
             storage_timeout_seconds=settings.request_timeout_ms / 1000,
             start_delay_ms=(settings.download_delay_min_ms, settings.download_delay_max_ms)
@@ -63,7 +65,9 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     identity = Identity(settings.auth_mode)
 
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
-        media_type=resources.JSON, middleware=cast("Any", [RequestContext(), Lifespan(redis, threads)])
+        media_type=resources.JSON,
+        middleware=cast("Any", [RequestContext(), Lifespan(redis, threads)]),
+        request_type=Request,
     )
     problems.install(app)
     app.add_route("/", resources.Root(settings.root_message))
@@ -77,6 +81,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     app.add_route(
         "/v1/download/start", resources.Start(downloads, identity, anonymous=settings.anonymous_start)
     )
+    app.add_route("/v1/jobs/{job_id}", JobDetail(downloads, identity))
     if stores.mock is not None:
         log.warning(
             "mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir)

@@ -16,6 +16,7 @@ from downloadjobs_api.problems import (
     ProblemError,
 )
 from downloadjobs_core.job import MAX_FILE_ID, MAX_FILES, MIN_FILE_ID
+from downloadjobs_core.states import Priority
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MOST_ERRORS: Final = 1_000
@@ -31,6 +32,8 @@ class InitiateBody(BaseModel):
     model_config = ConfigDict(strict=True)
 
     file_ids: Annotated[list[FileId], Field(min_length=1, max_length=MAX_FILES)]
+    priority: Annotated[Priority | None, Field(strict=False)] = None
+    """`normal` if it is not given, or the highest that the user may have."""
 
 
 class FileBody(BaseModel):

@@ -6,22 +6,23 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from downloadjobs_core.errors import JobNotFoundError, ObjectNotFoundError
+from downloadjobs_core.errors import (
+    JobNotFoundError,
+    NotOwnerError,
+    ObjectNotFoundError,
+    PriorityTooHighError,
+)
 from downloadjobs_core.job import Job, NewJob, distinct
-from downloadjobs_core.jobstore import Accepted, JobStatus, JobStore
+from downloadjobs_core.jobstore import Accepted, Changed, JobStatus, JobStore, Place
 from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
-from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState
+from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState, Priority
 
 Result = TypeVar("Result")
-
-
-class NotOwnerError(Exception):
-    """The job belongs to another user."""
 
 
 class ResultNotReadyError(Exception):
@@ -64,6 +65,8 @@ class DownloadLimits:
     max_attempts: int
     presign_seconds: int
     storage_timeout_seconds: float
+    priority_ceilings: Mapping[str, Priority]
+    """The highest class by user; `*` for everybody else."""
     start_delay_ms: tuple[int, int] = (0, 0)
     """Simulation: the synchronous call waits a random time between these."""
 
@@ -93,18 +96,61 @@ class Downloads:
         self._files_prefix = files_prefix
         self._limits = limits
 
-    async def initiate(self, user: str, file_ids: Sequence[int], origin: Origin) -> tuple[NewJob, Accepted]:
-        """Accept a job for a user."""
+    async def initiate(
+        self, user: str, file_ids: Sequence[int], priority: Priority | None, origin: Origin
+    ) -> tuple[NewJob, Accepted]:
+        """Accept a job for a user.
+
+        Raises:
+            PriorityTooHighError, TooManyQueuedError
+        """
         job = NewJob(
             job_id=str(uuid.uuid4()),
             user=user,
             file_ids=distinct(file_ids),
             total_file_ids=len(file_ids),
             max_attempts=self._limits.max_attempts,
+            priority=self._allowed(user, priority),
             request_id=origin.request_id,
             traceparent=origin.traceparent,
         )
         return job, await self._jobs.submit(job)
+
+    def _allowed(self, user: str, asked: Priority | None) -> Priority:
+        ceilings = self._limits.priority_ceilings
+        ceiling = ceilings.get(user, ceilings.get("*", Priority.NORMAL))
+        order = list(Priority)  # from the highest
+        if asked is None:
+            return max(ceiling, Priority.NORMAL, key=order.index)
+        if order.index(asked) < order.index(ceiling):
+            raise PriorityTooHighError(asked.value, ceiling.value)
+        return asked
+
+    async def detail(self, user: str, job_id: str) -> tuple[Job, Place | None]:
+        """A job's record, and where it stands in the queue if it waits.
+
+        Raises:
+            JobNotFoundError, NotOwnerError
+        """
+        job = await self._owned(user, job_id)
+        return job, None if job.state in FINISHED else await self._jobs.place(job_id)
+
+    async def cancel(self, user: str, job_id: str) -> Changed:
+        """Cancel a job.
+
+        Raises:
+            JobNotFoundError, NotOwnerError
+        """
+        await self._owned(user, job_id)
+        return await self._jobs.cancel(job_id, code="cancelled", message="Its owner cancelled it.")
+
+    async def _owned(self, user: str, job_id: str) -> Job:
+        job = await self._jobs.get(job_id)
+        if job is None:
+            raise JobNotFoundError(job_id)
+        if job.user != user:
+            raise NotOwnerError(job_id)
+        return job
 
     async def status(self, user: str, job_id: str) -> JobStatus:
         """A job's status now.
@@ -116,7 +162,7 @@ class Downloads:
         if status is None:
             raise JobNotFoundError(job_id)
         if status.user != user:
-            raise NotOwnerError
+            raise NotOwnerError(job_id)
         return status
 
     async def result(self, user: str, job_id: str) -> Download:
@@ -125,11 +171,7 @@ class Downloads:
         Raises:
             JobNotFoundError, NotOwnerError, ResultNotReadyError, NoResultError, ResultExpiredError
         """
-        job = await self._jobs.get(job_id)
-        if job is None:
-            raise JobNotFoundError(job_id)
-        if job.user != user:
-            raise NotOwnerError
+        job = await self._owned(user, job_id)
         if job.state is JobState.EXPIRED or 0 < job.expires_us <= time.time() * 1_000_000:
             raise ResultExpiredError
         if job.state not in FINISHED:
@@ -190,6 +232,6 @@ def estimated_time(accepted: Accepted) -> str:
 
     The jobs before it and its own, shared among the slots now at work.
     """
-    rounds = accepted.ahead // max(1, accepted.running) + 1
+    rounds = accepted.ahead // max(1, accepted.slots) + 1
     shortest = max(1, round(accepted.service_seconds * rounds))
     return f"{shortest}-{3 * shortest} seconds"

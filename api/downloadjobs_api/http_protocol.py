@@ -19,10 +19,10 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 from urllib.parse import unquote
-from uuid import uuid4
 
 import httptools
 from uvicorn._types import ASGIReceiveEvent
@@ -39,6 +39,7 @@ from downloadjobs_api.problems import (
     ProblemError,
     document,
 )
+from downloadjobs_api.request_context import request_id_of
 from downloadjobs_api.security_headers import raw
 from downloadjobs_core.logs import logger
 
@@ -56,6 +57,8 @@ HEADERS_TOO_LARGE: Final = Kind(
     "headers-too-large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large"
 )
 
+SLASH: Final = ord("/")
+
 log = logger(__name__)
 
 
@@ -70,6 +73,20 @@ def _answer(problem: ProblemError, request_id: str) -> tuple[list[tuple[bytes, b
         (b"connection", b"close"),
     ]
     return headers, body
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    given = dict(headers).get(b"x-request-id")
+    return request_id_of(given.decode("latin-1") if given is not None else None)
+
+
+def _split(url: bytes) -> tuple[bytes, bytes]:
+    """The path and the query of a whole URL; the rest of it is for proxies (RFC 9112 section 3.2)."""
+    try:
+        parsed = httptools.parse_url(url)
+    except httptools.HttpParserInvalidURLError:
+        raise _malformed("The URL is not valid.") from None
+    return parsed.path or b"/", parsed.query or b""
 
 
 def _malformed(message: str) -> ProblemError:
@@ -87,12 +104,21 @@ class Exchange(RequestResponseCycle):
         Raises:
             ProblemError: the client went away in the middle of the body. Nobody will read the answer.
         """
-        message = await super().receive()
-        if message["type"] == "http.request":
-            self._body_open = message["more_body"]
-        elif self._body_open and not self.response_complete:
-            raise _malformed("The body ended before its whole length.")
-        return message
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        if not self.disconnected and not self.response_complete:
+            self.flow.resume_reading()
+            if not self.message_event.is_set():
+                await self.message_event.wait()
+            self.message_event.clear()
+        if self.disconnected or self.response_complete:
+            if self._body_open and not self.response_complete:
+                raise _malformed("The body ended before its whole length.")
+            return {"type": "http.disconnect"}
+        body, self.body = self.body, bytearray()
+        self._body_open = self.more_body
+        return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
 
     async def send_500_response(self) -> None:
         """Answer for an app that raised, or that was cancelled because the drain's time is over."""
@@ -100,7 +126,7 @@ class Exchange(RequestResponseCycle):
             problem = ProblemError(DRAINING, "The service is stopping, and this took too long. Try again.")
         else:
             problem = ProblemError(INTERNAL_ERROR, "The service met an unexpected fault.")
-        headers, body = _answer(problem, str(uuid4()))
+        headers, body = _answer(problem, _request_id(self.scope["headers"]))
         await self.send({"type": "http.response.start", "status": problem.kind.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -128,13 +154,13 @@ class HttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.on_message_begin()  # there is a scope, though no request
         self._deadline = math.inf  # by the loop's clock; infinite while the server owes an answer
-        self._served = False  # `cycle` is set, and no longer None
+        self._served = False  # a request came, so that `cycle` is no longer None
+        self._owed = False  # a request waits for its answer
         self._in_head = False
-        self._silent_bytes = 0  # received since a head, a part of a body, or a message was complete
         self._measure = False  # the head may be too large: it came in several parts, or in a large one
-        self._hosts = 0
-        self._coding: bytes | None = None
+        self._silent_bytes = 0  # received since a head, a part of a body, or a message was complete
         self._refusal: bytes | None = None  # waits for the answers before it
         self._refused = False
 
@@ -147,10 +173,14 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse, and refuse what cannot be a request."""
         if self._refused:
             return
-        self._measure = self._in_head or len(data) > MAX_TARGET_BYTES
+        in_head = self._in_head
+        self._measure = in_head or len(data) > MAX_TARGET_BYTES
         self._silent_bytes += len(data)
         try:
-            self._feed(data)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._read_again(data[upgrade.args[0] :])
             if self._silent_bytes > MAX_TARGET_BYTES + MAX_HEADER_BYTES:
                 self._check_size(received=self._silent_bytes)
         except ProblemError as refusal:
@@ -161,41 +191,42 @@ class HttpProtocol(HttpToolsProtocol):
                 self._refuse(cause)
             else:
                 self._refuse(_malformed(f"The request is not valid HTTP/1.1: {error}."))
+        else:
+            if self._owed:
+                waits = self.cycle.more_body
+                self._deadline = self.loop.time() + self.body_seconds if waits else math.inf
+            elif self._in_head and not in_head and self._served:
+                self._deadline = self.loop.time() + self.head_seconds
 
-    def _owes_answer(self) -> bool:
-        return self._served and not self.cycle.response_complete
+    def _read_again(self, rest: bytes) -> None:
+        """Parse a request that asked for an upgrade once more, as if it had not.
 
-    def _feed(self, data: bytes) -> None:
+        Args:
+            rest: what was received after its head.
+        """
         while True:
+            fields = [b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade"]
+            target = self.url.decode("ascii")
+            first = f"{self.scope['method']} {target} HTTP/{self.parser.get_http_version()}\r\n"
+            data = b"".join([first.encode("ascii"), *fields, b"\r\n", rest])
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                data = self._head_without_upgrade() + data[upgrade.args[0] :]
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+                rest = data[upgrade.args[0] :]
             else:
                 return
 
-    def _head_without_upgrade(self) -> bytes:
-        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
-        for name, value in self.headers:
-            if name != b"upgrade":
-                head += [name, b": ", value, b"\r\n"]
-        return b"".join([*head, b"\r\n"])
-
     def on_message_begin(self) -> None:
-        """Begin a request. The time of the first one's head runs since the connection opened."""
+        """Begin a request."""
         super().on_message_begin()
         self._in_head = True
         self._hosts = 0
-        self._coding = None
-        if self._served and not self._owes_answer():
-            self._deadline = self.loop.time() + self.head_seconds
+        self._coding: bytes | None = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header field, and drop a trailer field (RFC 9110 section 6.5.1)."""
-        if not self._in_head:
-            return
+        """Keep a field, in whichever list `headers` is."""
         name = name.lower()
         if name == b"host":
             self._hosts += 1
@@ -209,20 +240,27 @@ class HttpProtocol(HttpToolsProtocol):
         """Check the head, and start the app or queue behind the answers that are due."""
         self._in_head = False
         self._silent_bytes = 0
-        self._deadline = self.loop.time() + self.body_seconds
         version = self.parser.get_http_version()
+        current = version == "1.1"
         scope = self.scope
         scope["method"] = self.parser.get_method().decode("ascii")
-        self._check_head(version)
+        if not current or self._hosts != 1 or self._coding is not None or self._measure or self.pipeline:
+            self._check_head(version)
         if self.parser.should_upgrade():
-            return  # `_feed` reads it again
-        if version != "1.1":
+            if scope["method"] == "CONNECT":
+                raise _malformed("This is no proxy.")
+            return  # `data_received` reads it again
+        self.headers = []  # trailer fields go here, and nowhere else
+        if not current:
             scope["http_version"] = version
-        raw_path, scope["query_string"] = self._target()
+        url = self.url
+        if url[0] == SLASH and b"#" not in url:
+            raw_path, _, scope["query_string"] = url.partition(b"?")
+        else:
+            raw_path, scope["query_string"] = _split(url)
         path = raw_path.decode("ascii")  # llhttp refuses all else
         scope["raw_path"] = raw_path
         scope["path"] = unquote(path) if "%" in path else path
-        at_once = not self._owes_answer()
         self.cycle = Exchange(
             scope=scope,
             transport=self.transport,
@@ -232,16 +270,16 @@ class HttpProtocol(HttpToolsProtocol):
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue and version == "1.1",
-            keep_alive=version == "1.1" and self.parser.should_keep_alive(),
+            expect_100_continue=self.expect_100_continue and current,
+            keep_alive=current and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        self._served = True
-        if at_once:
-            self._start_asgi_task(self.cycle, self.app)
-        else:
+        if self._owed:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+        else:
+            self._served = self._owed = True
+            self._start_asgi_task(self.cycle, self.app)
 
     def _check_head(self, version: str) -> None:
         if self._measure:
@@ -252,8 +290,6 @@ class HttpProtocol(HttpToolsProtocol):
             raise _malformed("The request must have one Host header.")
         if self._coding is not None and (self._coding != b"chunked" or version == "1.0"):
             raise _malformed("The only transfer coding known here is chunked, in HTTP/1.1.")
-        if self.scope["method"] == "CONNECT":
-            raise _malformed("This is no proxy.")
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _malformed(f"More than {MAX_PIPELINED} requests wait on this connection.")
 
@@ -265,33 +301,20 @@ class HttpProtocol(HttpToolsProtocol):
                 HEADERS_TOO_LARGE, f"The headers are longer than {MAX_HEADER_BYTES} bytes together."
             )
 
-    def _target(self) -> tuple[bytes, bytes]:
-        """The path and the query; the rest of an absolute URL is for proxies (RFC 9112 section 3.2)."""
-        if self.url.startswith(b"/") and b"#" not in self.url:
-            path, _, query = self.url.partition(b"?")
-            return path, query
-        try:
-            url = httptools.parse_url(self.url)
-        except httptools.HttpParserInvalidURLError:
-            raise _malformed("The URL is not valid.") from None
-        return url.path or b"/", url.query or b""
-
     def on_body(self, body: bytes) -> None:
-        """Hand a part of the body over; the client has time anew, unless the answer is already out."""
+        """Hand a part of the body over."""
         self._silent_bytes = 0
-        if not self.cycle.response_complete:
-            self._deadline = self.loop.time() + self.body_seconds
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole: no deadline runs until it is answered."""
+        """Tell the app that the body is whole."""
         self._silent_bytes = 0
         if self.parser.should_upgrade():
             return
         self.cycle.more_body = False
         self.cycle.message_event.set()
-        answered = self.cycle.response_complete
-        self._deadline = self.loop.time() + self.timeout_keep_alive if answered else math.inf
+        if not self._owed:
+            self._deadline = self.loop.time() + self.timeout_keep_alive
 
     def on_response_complete(self) -> None:
         """Go on with what comes next on the connection."""
@@ -304,12 +327,14 @@ class HttpProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._deadline = now + self.body_seconds if self.cycle.more_body else math.inf
             self._start_asgi_task(*self.pipeline.pop())
-        elif self._refusal is not None:
+            return
+        self._owed = False
+        if self._refusal is not None:
             self._send_refusal(self._refusal)
-        elif self.cycle.more_body:
-            self._deadline = now + self.linger_seconds
+        elif self._in_head:
+            self._deadline = now + self.head_seconds
         else:
-            self._deadline = now + (self.head_seconds if self._in_head else self.timeout_keep_alive)
+            self._deadline = now + (self.linger_seconds if self.cycle.more_body else self.timeout_keep_alive)
 
     def expire(self, now: float) -> None:
         """Close the connection if its client has let its time run out.
@@ -331,14 +356,14 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: ProblemError) -> None:
         """Answer in the app's place, read no further, and close."""
         self._refused = True
-        request_id = str(uuid4())
+        request_id = _request_id(self.scope["headers"])
         address = self.client[0] if self.client else ""
         status = refusal.kind.status
         log.info("request refused", request_id=request_id, client=address, status=status, reason=str(refusal))
         headers, body = _answer(refusal, request_id)
         lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)]
         self._refusal = b"".join([STATUS_LINE[status], *lines, b"\r\n", body])
-        if not self._owes_answer():
+        if not self._owed:
             self._send_refusal(self._refusal)
         elif self.cycle.more_body:
             self._give_up(self.cycle)

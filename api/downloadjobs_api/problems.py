@@ -16,8 +16,17 @@ import falcon
 import falcon.asgi
 import msgspec
 
+from downloadjobs_api.request_context import Request
 from downloadjobs_core import logs
-from downloadjobs_core.errors import DownloadJobsError, ObjectStoreError, QueueUnavailableError
+from downloadjobs_core.errors import (
+    DownloadJobsError,
+    JobNotFoundError,
+    NotOwnerError,
+    ObjectStoreError,
+    PriorityTooHighError,
+    QueueUnavailableError,
+    TooManyQueuedError,
+)
 
 TYPE_PREFIX: Final = "https://downloadjobs.dev/problems/"
 CONTENT_TYPE: Final = "application/problem+json"
@@ -60,8 +69,19 @@ QUEUE_UNAVAILABLE: Final = Kind(
 STORAGE_UNAVAILABLE: Final = Kind(
     "storage-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The storage cannot be used"
 )
+TOO_MANY_QUEUED: Final = Kind("too-many-queued", HTTPStatus.TOO_MANY_REQUESTS, "Too many of your jobs wait")
+PRIORITY_TOO_HIGH: Final = Kind("priority-too-high", HTTPStatus.FORBIDDEN, "The priority is above yours")
+ALREADY_FINISHED: Final = Kind("already-finished", HTTPStatus.CONFLICT, "The job has ended")
 DRAINING: Final = Kind("draining", HTTPStatus.SERVICE_UNAVAILABLE, "The process is ending")
 STORAGE_TIMEOUT: Final = Kind("storage-timeout", HTTPStatus.GATEWAY_TIMEOUT, "The storage took too long")
+
+
+_REFUSALS: Final[Mapping[type[DownloadJobsError], Kind]] = {
+    JobNotFoundError: JOB_NOT_FOUND,
+    NotOwnerError: FORBIDDEN,
+    PriorityTooHighError: PRIORITY_TOO_HIGH,
+}
+"""Errors whose own sentence tells the client what is wrong."""
 
 
 @dataclass(slots=True)
@@ -99,18 +119,23 @@ def document(kind: Kind, message: str, request_id: str, errors: Sequence[Mapping
     return msgspec.json.encode(members)
 
 
-def answer(req: falcon.asgi.Request, resp: falcon.asgi.Response, problem: ProblemError) -> None:
+def answer(req: Request, resp: falcon.asgi.Response, problem: ProblemError) -> None:
     """Write a problem into a response."""
     resp.status = problem.kind.status
     resp.content_type = CONTENT_TYPE
-    resp.data = document(problem.kind, problem.message, req.context.request_id, problem.errors)
+    resp.data = document(problem.kind, problem.message, req.request_id, problem.errors)
     for name, value in problem.headers.items():
         resp.set_header(name, value)
 
 
 def of_domain_error(error: DownloadJobsError) -> ProblemError:
     """Translate an error of the domain; what went wrong inside is logged, not told."""
+    for refused, kind in _REFUSALS.items():
+        if isinstance(error, refused):
+            return ProblemError(kind, str(error))
     retry = {"Retry-After": str(RETRY_SECONDS)}
+    if isinstance(error, TooManyQueuedError):
+        return ProblemError(TOO_MANY_QUEUED, str(error), headers=retry)
     if isinstance(error, QueueUnavailableError):
         return ProblemError(QUEUE_UNAVAILABLE, "The queue cannot be reached. Try again soon.", headers=retry)
     if isinstance(error, ObjectStoreError):
@@ -140,21 +165,23 @@ def install(app: falcon.asgi.App[Any, Any]) -> None:
     """Make every error of an app a problem."""
 
     async def on_problem(
-        req: falcon.asgi.Request, resp: falcon.asgi.Response, error: ProblemError, _params: Mapping[str, Any]
+        req: Request, resp: falcon.asgi.Response, error: ProblemError, _params: Mapping[str, Any]
     ) -> None:
         answer(req, resp, error)
 
     async def on_domain_error(
-        req: falcon.asgi.Request,
+        req: Request,
         resp: falcon.asgi.Response,
         error: DownloadJobsError,
         _params: Mapping[str, Any],
     ) -> None:
-        log.error("a server behind the api failed", error=str(error), path=req.path)
-        answer(req, resp, of_domain_error(error))
+        problem = of_domain_error(error)
+        if problem.kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("a server behind the api failed", error=str(error), path=req.path)
+        answer(req, resp, problem)
 
     async def on_http_error(
-        req: falcon.asgi.Request,
+        req: Request,
         resp: falcon.asgi.Response,
         error: falcon.HTTPError,
         _params: Mapping[str, Any],
@@ -162,7 +189,7 @@ def install(app: falcon.asgi.App[Any, Any]) -> None:
         answer(req, resp, of_http_error(error))
 
     async def on_fault(
-        req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, _params: Mapping[str, Any]
+        req: Request, resp: falcon.asgi.Response, error: Exception, _params: Mapping[str, Any]
     ) -> None:
         log.error("an unexpected fault", path=req.path, exc_info=error)
         answer(req, resp, ProblemError(INTERNAL_ERROR, "The service met an unexpected fault."))

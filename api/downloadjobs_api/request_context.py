@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Final
 
 import falcon.asgi
-from structlog.contextvars import bind_contextvars
 
 from downloadjobs_api.security_headers import SECURITY_HEADERS
 from downloadjobs_core import logs, trace_context
@@ -32,35 +34,58 @@ def request_id_of(header: str | None) -> str:
     return str(uuid.uuid4())
 
 
+class Request(falcon.asgi.Request):
+    """A request with its id and its trace, which are made when they are first needed."""
+
+    @cached_property
+    def request_id(self) -> str:
+        """The client's id if it is a sane token, or a UUID."""
+        return request_id_of(self.get_header("x-request-id"))
+
+    @cached_property
+    def traceparent(self) -> str:
+        """The client's trace context, or a new one."""
+        return trace_context.accept(self.get_header("traceparent"))
+
+    def log_fields(self) -> Mapping[str, str]:
+        """What every log line within the request carries."""
+        return {"request_id": self.request_id, "trace_id": trace_context.trace_id(self.traceparent)}
+
+
 class RequestContext:
     """Falcon middleware; it stands before every other."""
 
-    async def process_request(self, req: falcon.asgi.Request, _resp: falcon.asgi.Response) -> None:
-        """Give the request its id and trace, for the answer, the job, and every log line."""
-        context = req.context
-        context.started = time.monotonic()
-        context.request_id = request_id_of(req.get_header("x-request-id"))
-        context.traceparent = trace_context.accept(req.get_header("traceparent"))
-        bind_contextvars(request_id=context.request_id, trace_id=trace_context.trace_id(context.traceparent))
+    async def process_request(self, req: Request, _resp: falcon.asgi.Response) -> None:
+        """Let log lines name the request, and note when it began."""
+        req.context.started = time.monotonic()
+        logs.caused_by(req)
 
     async def process_response(
         self,
-        req: falcon.asgi.Request,
+        req: Request,
         resp: falcon.asgi.Response,
         _resource: object,
         _req_succeeded: bool,  # noqa: FBT001 - Falcon's signature
     ) -> None:
         """Add what every answer carries, and log it if it is worth a line."""
         resp.set_headers(SECURITY_HEADERS)
-        resp.set_header("x-request-id", req.context.request_id)
+        resp.set_header("x-request-id", req.request_id)
         seconds = time.monotonic() - req.context.started
-        status = resp.status_code
-        if status >= FAULT_STATUS:
-            write = log.error
-        elif status >= ERROR_STATUS or seconds > SLOW_SECONDS:
-            write = log.info
-        else:
-            write = log.debug
-        write(
-            "request", method=req.method, path=req.path, status=status, milliseconds=round(seconds * 1000, 1)
-        )
+        level = _level(resp.status_code, seconds)
+        if log.isEnabledFor(level):
+            log.log(
+                level,
+                "request",
+                method=req.method,
+                path=req.path,
+                status=resp.status_code,
+                milliseconds=round(seconds * 1000, 1),
+            )
+
+
+def _level(status: int, seconds: float) -> int:
+    if status >= FAULT_STATUS:
+        return logging.ERROR
+    if status >= ERROR_STATUS or seconds > SLOW_SECONDS:
+        return logging.INFO
+    return logging.DEBUG

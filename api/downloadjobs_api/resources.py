@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Final, NoReturn
+from typing import Final
 
 import falcon
 import falcon.asgi
@@ -14,7 +14,6 @@ from downloadjobs_api.bodies import FileBody, InitiateBody, read_body
 from downloadjobs_api.downloads import (
     Downloads,
     NoResultError,
-    NotOwnerError,
     Origin,
     ResultExpiredError,
     ResultNotReadyError,
@@ -23,7 +22,8 @@ from downloadjobs_api.downloads import (
 from downloadjobs_api.drain import Drain
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.problems import ProblemError
-from downloadjobs_core.errors import DownloadJobsError, JobNotFoundError
+from downloadjobs_api.request_context import Request
+from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.job import rfc3339
 from downloadjobs_core.jobstore import JobStatus
 from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState
@@ -35,7 +35,8 @@ JSON: Final = "application/json"
 encode = msgspec.json.Encoder().encode
 
 
-def _send(resp: falcon.asgi.Response, body: object) -> None:
+def send_json(resp: falcon.asgi.Response, body: object) -> None:
+    """Answer with a JSON document."""
     resp.content_type = JSON
     resp.data = encode(body)
 
@@ -69,7 +70,7 @@ class Root:
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Say who answers."""
-        _send(resp, self._body)
+        send_json(resp, self._body)
 
 
 class Initiate:
@@ -79,16 +80,16 @@ class Initiate:
         self._downloads = downloads
         self._identity = identity
 
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Accept a job."""
         user = self._identity.user(req)
         body = await read_body(req, InitiateBody)
-        origin = Origin(req.context.request_id, req.context.traceparent)
-        job, accepted = await self._downloads.initiate(user, body.file_ids, origin)
+        origin = Origin(req.request_id, req.traceparent)
+        job, accepted = await self._downloads.initiate(user, body.file_ids, body.priority, origin)
         resp.status = falcon.HTTP_202
         resp.location = f"/v1/download/status/{job.job_id}"
         resp.retry_after = POLL_SECONDS
-        _send(
+        send_json(
             resp,
             {
                 "jobId": job.job_id,
@@ -109,14 +110,11 @@ class Status:
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """How far a job is."""
         user = self._identity.user(req)
-        try:
-            status = await self._downloads.status(user, job_id)
-        except (JobNotFoundError, NotOwnerError) as error:
-            _refuse(error)
+        status = await self._downloads.status(user, job_id)
         if status.state not in FINISHED:
             resp.retry_after = POLL_SECONDS
         resp.cache_control = ("no-store",)
-        _send(resp, status_document(job_id, status))
+        send_json(resp, status_document(job_id, status))
 
 
 class Result:
@@ -131,8 +129,6 @@ class Result:
         user = self._identity.user(req)
         try:
             download = await self._downloads.result(user, job_id)
-        except (JobNotFoundError, NotOwnerError) as error:
-            _refuse(error)
         except ResultNotReadyError:
             raise ProblemError(
                 problems.RESULT_NOT_READY,
@@ -156,7 +152,7 @@ class Result:
         }
         if download.files_failed:
             body["failedFiles"] = download.files_failed
-        _send(resp, body)
+        send_json(resp, body)
 
 
 class Check:
@@ -174,7 +170,7 @@ class Check:
             found = await self._downloads.look_up(body.file_id)
         except TimeoutError:
             raise _storage_timeout() from None
-        _send(
+        send_json(
             resp,
             {
                 "file_id": body.file_id,
@@ -205,7 +201,7 @@ class Start:
             raise _storage_timeout() from None
         stat, url = found or (None, None)
         resp.cache_control = ("no-store",)
-        _send(
+        send_json(
             resp,
             {
                 "file_id": body.file_id,
@@ -241,7 +237,7 @@ class Health:
         if self._mock_storage:
             document["mockStorage"] = True
         resp.status = falcon.HTTP_200 if healthy else falcon.HTTP_503
-        _send(resp, document)
+        send_json(resp, document)
 
 
 class Livez:
@@ -249,7 +245,7 @@ class Livez:
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer; the event loop turns."""
-        _send(resp, {"status": "ok"})
+        send_json(resp, {"status": "ok"})
 
 
 class Readyz:
@@ -264,15 +260,7 @@ class Readyz:
         if self._drain.begun:
             raise ProblemError(problems.DRAINING, "This process is about to end.")
         await self._downloads.check_queue()
-        _send(resp, {"status": "ok"})
-
-
-def _refuse(error: JobNotFoundError | NotOwnerError) -> NoReturn:
-    if isinstance(error, NotOwnerError):
-        raise ProblemError(problems.FORBIDDEN, "This job belongs to another user.") from None
-    raise ProblemError(
-        problems.JOB_NOT_FOUND, "There is no such job, or its record was removed after its time."
-    ) from None
+        send_json(resp, {"status": "ok"})
 
 
 def _storage_timeout() -> ProblemError:

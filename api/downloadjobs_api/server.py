@@ -189,18 +189,22 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._stop, number, task)
+            loop.add_signal_handler(number, self._on_signal, number, task)
         yield
 
-    def _stop(self, number: signal.Signals, serving: asyncio.Task[Any] | None) -> None:
-        if not self._drain.begun:
-            log.info("draining", signal=number.name, requests=len(self.server_state.tasks))
-        elif number != signal.SIGTERM:
+    def _on_signal(self, number: signal.Signals, serving: asyncio.Task[Any] | None) -> None:
+        if self._drain.begun and number != signal.SIGTERM:
             self.force_exit = True  # a second Ctrl-C
-        self._drain.begin()
-        self.should_exit = True
+        self.stop(number.name)
         if not self.started and serving is not None:
             serving.cancel()
+
+    def stop(self, cause: str) -> None:
+        """Begin the drain, which ends in the process' end."""
+        if not self._drain.begun:
+            log.info("draining", cause=cause, requests=len(self.server_state.tasks))
+        self._drain.begin()
+        self.should_exit = True
 
 
 class _Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn_worker has no types
@@ -217,7 +221,6 @@ class _Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn_worker has no typ
         "server_header": False,
         "date_header": True,
         "callback_notify": None,  # `_sweep` does, during a drain as well
-        "reset_contextvars": True,  # else a request can begin with the log context of one before it
     }
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -251,10 +254,12 @@ class _Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn_worker has no typ
         sweeping.cancel()
 
     async def _sweep(self, server: _Server) -> None:
-        """Close the connections whose time is out, and show the master that the loop turns."""
+        """Close connections whose time is out, show the master that the loop turns, and end without it."""
         loop = asyncio.get_running_loop()
         while True:
             self.notify()
+            if os.getppid() != self.ppid and not self._drain.begun:
+                server.stop("the master is gone")  # else this worker would hold the port for ever
             for connection in list(server.server_state.connections):
                 if isinstance(connection, HttpProtocol):
                     connection.expire(loop.time())

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
-from downloadjobs_core.settings import Origin, Port, RedisSettings, StorageSettings
+from downloadjobs_core.settings import Origin, Port, QueueSettings, RedisSettings, StorageSettings
+from downloadjobs_core.states import Priority
+
+
+def _ceilings(value: object) -> object:
+    """One class for everybody, or JSON: the class by user, `*` for everybody else."""
+    if not isinstance(value, str):
+        return value
+    if value in set(Priority):
+        return {"*": value}
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError(
+            'must be low, normal or high, or JSON such as {"*": "normal", "ada": "high"}'
+        ) from None
 
 
 class AuthMode(StrEnum):
@@ -20,7 +37,7 @@ class AuthMode(StrEnum):
     """Everybody is one user: for a try-out."""
 
 
-class ApiSettings(RedisSettings, StorageSettings):
+class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
     """Everything the API reads from the environment."""
 
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a pod's own address
@@ -36,6 +53,10 @@ class ApiSettings(RedisSettings, StorageSettings):
         None
     )
     max_attempts: int = Field(3, ge=1, le=20)
+    priority_ceilings: Annotated[dict[str, Priority], NoDecode, BeforeValidator(_ceilings)] = Field(
+        {"*": Priority.NORMAL},
+        description='the highest class: one for all, or JSON by user, as {"*": "normal", "ada": "high"}',
+    )
     presign_seconds: int = Field(600, ge=1, le=604_800, description="how long a download URL is good for")
     request_timeout_ms: int = Field(30_000, ge=100, description="for the synchronous calls to storage")
     storage_threads: int = Field(8, ge=1, le=256, description="blocking storage calls at once")

@@ -68,7 +68,7 @@ def retry_after_seconds(value: str | None, now: datetime | None = None) -> float
     return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
 
 
-def why_silent(error: httpx.TransportError) -> str:
+def why_silent(error: httpx.RequestError) -> str:
     """Why nobody answered, in brackets; empty if nobody knows."""
     if isinstance(error, httpx.TimeoutException):
         return " (it took too long)"
@@ -127,7 +127,7 @@ class ApiClient:
     def _ask(self, answer: type[Answer], method: str, path: str, body: Any = None) -> Reply[Answer]:  # noqa: ANN401 - JSON
         try:
             response = self._http.request(method, path, json=body)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error) from error
         if not response.is_success:
             raise self._error(response)
@@ -142,7 +142,7 @@ class ApiClient:
             ) from error
         return Reply(value, document, retry_after_seconds(response.headers.get("Retry-After")))
 
-    def _unreachable(self, error: httpx.TransportError) -> TransientError:
+    def _unreachable(self, error: httpx.RequestError) -> TransientError:
         return TransientError(
             f"The API at {self._login.api} does not answer{why_silent(error)}. Is it running, and is --api"
             " (or DOWNLOADJOBS_API) right? `downloadjobs up` starts one on this machine."

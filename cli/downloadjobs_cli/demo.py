@@ -21,7 +21,7 @@ from downloadjobs_cli.patience import Patience
 from downloadjobs_cli.sample_files import SampleFile, sample_files
 from downloadjobs_cli.seed_command import seeded_line
 from downloadjobs_cli.seeding import seed
-from downloadjobs_cli.stack import KEY_PREFIX, Stack
+from downloadjobs_cli.stack import KEY_PREFIX, Stack, StackError, log_lines
 from downloadjobs_cli.stack_folder import StackFolder
 from downloadjobs_cli.steps import Steps
 from downloadjobs_cli.verifying import Report, verify
@@ -82,11 +82,11 @@ def run(output: Output, *, files: int, folder: Path | None, keep: bool) -> ExitC
         except DownloadJobsError as error:
             interrupts.hold(stack.kill)
             place.keep = True
-            tails = stack.log_tails()
+            logs = error.logs if isinstance(error, StackError) else stack.logs()
             stack.stop(output.note, in_order=False)
-            output.note(tails)
+            output.note(log_lines(logs))
             raise CliError(
-                f"The demo did not come to its end: {error} Logs and data are kept in {place.path}.",
+                f"The demo did not come to its end. {error}\nLogs and data are kept in {place.path}.",
                 code="demo-failed",
             ) from error
         finally:
@@ -107,8 +107,7 @@ class _Demo:
 
     def run(self, count: int) -> Done:
         files = sample_files(count, FIRST_ID, SIZE_MIN, SIZE_MAX)
-        self._start()
-        self._seed(files)
+        self._start(files)
         with ApiClient(Login(self._stack.api_url, USER)) as client:
             status = self._job(client, files)
             path = self._place.path / f"{status.job_id}.zip"
@@ -118,23 +117,22 @@ class _Demo:
                 partial.complete()
         return Done(status.job_id, path, report, self._steps.seconds)
 
-    def _start(self) -> None:
+    def _start(self, files: list[SampleFile]) -> None:
         stack = self._stack
+        total = sum(file.size for file in files)
         with self._steps.step("Servers") as step:
             stack.start_servers()
             step.text = f"Valkey on {stack.valkey.url}, SeaweedFS (S3) on {stack.s3.endpoint}"
-        with self._steps.step("Processes") as step:
-            stack.start_processes()
-            step.text = f"the API on {stack.api_url}, and {counted(len(stack.workers), 'worker')}"
-
-    def _seed(self, files: list[SampleFile]) -> None:
-        total = sum(file.size for file in files)
+        stack.start_processes()  # they get ready while the files are put
         with (
             self._steps.step("Files") as step,
             Meter("Seeding", shown=not self._output.as_json) as meter,
         ):
-            seeded = seed(self._stack.store(), KEY_PREFIX, files, lambda size: meter.advance(size, total))
+            seeded = seed(stack.store(), KEY_PREFIX, files, lambda size: meter.advance(size, total))
             step.text = f"{seeded_line(seeded, files)}, in the bucket"
+        with self._steps.step("Processes") as step:
+            stack.wait_until_ready()
+            step.text = f"the API on {stack.api_url}, and {counted(len(stack.workers), 'worker')}"
 
     def _job(self, client: ApiClient, files: list[SampleFile]) -> Status:
         with self._steps.step("Job") as step:

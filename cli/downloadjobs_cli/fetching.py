@@ -99,6 +99,8 @@ class Fetcher:
             return True
         if self._url is None:
             self._url = self._new_url()
+            if not self._url.startswith(("http://", "https://")):
+                raise _unusable()
         before = offset
         try:
             with self._open(self._url, offset, origin) as response:
@@ -114,6 +116,8 @@ class Fetcher:
             if offset > before and partial.origin is not None:
                 return False
             raise TransientError(f"The object store does not answer{why_silent(error)}.") from error
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise _unusable() from error
         if total is not None and offset != total:
             raise TransientError("The object store's answer ended too early.")
         return True
@@ -212,3 +216,7 @@ class _Stream:
 def _total(response: httpx.Response, offset: int) -> int | None:
     length = response.headers.get("Content-Length")
     return offset + int(length) if length is not None and length.isdecimal() else None
+
+
+def _unusable() -> RefusedError:
+    return RefusedError("The download URL that the API gave cannot be used.", code="url-unusable")

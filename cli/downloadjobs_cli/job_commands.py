@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from downloadjobs_cli.exit_codes import ExitCode
-from downloadjobs_cli.options import FILE_ID, Options, shared_options
+from downloadjobs_cli.options import FILE_ID, Options, Seconds, shared_options
 from downloadjobs_core.job import MAX_FILES
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ class JobId(click.ParamType[str]):
 
 job_argument = click.argument("job_id", metavar="JOB", type=JobId())
 patience_option = click.option(
-    "--patience", type=click.FloatRange(min=0), metavar="SECONDS", default=DEFAULT_PATIENCE,
+    "--patience", type=Seconds(), metavar="SECONDS", default=DEFAULT_PATIENCE,
     show_default=True, help="How long to go on while the API or the store does not answer.",
 )  # fmt: skip
 timeout_option = click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    "--timeout", type=Seconds(), metavar="SECONDS",
     help="Stop watching after so long (exit 5); the job itself goes on.",
 )  # fmt: skip
 
@@ -66,7 +66,10 @@ def wanted_ids(file_ids: tuple[int, ...], from_file: TextIO | None) -> list[int]
     Raises:
         click.UsageError: none, or more than one job may have.
     """
-    ids = [*file_ids, *(read_ids(from_file.read()) if from_file else ())]
+    try:
+        ids = [*file_ids, *(read_ids(from_file.read()) if from_file else ())]
+    except UnicodeDecodeError:
+        raise click.UsageError("--from-file names no text file.") from None
     if not ids:
         raise click.UsageError("Name at least one FILE_ID, or a file of them by --from-file.")
     if len(ids) > MAX_FILES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any, NoReturn
@@ -101,4 +102,7 @@ def forget_stdout() -> None:
 
 def main() -> NoReturn:
     """Entry point of the `downloadjobs` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding must not end a command
     sys.exit(run())

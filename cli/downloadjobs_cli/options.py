@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 DEFAULT_API: Final = "http://localhost:3000"
 
+LONGEST_SECONDS: Final = 10**7
+"""Four months: beyond is a mistake, such as `inf`."""
+
 FILE_ID: Final = click.IntRange(MIN_FILE_ID, MAX_FILE_ID)
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -92,6 +95,22 @@ class HeaderText(click.ParamType[str]):
         if not (text.isascii() and text.isprintable()):
             self.fail("may hold only printable ASCII: it goes into an HTTP header.", param, ctx)
         return text
+
+
+class Seconds(click.ParamType[float]):
+    """A time span in seconds, finite and not negative; fractions are allowed."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - click's
+        """Read it."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        if not 0 <= seconds <= LONGEST_SECONDS:
+            self.fail(f"{value!r} is not between 0 and {LONGEST_SECONDS:,} seconds.", param, ctx)
+        return seconds
 
 
 class ByteSize(click.ParamType[int]):

@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
     if whole < MINUTE:
         return f"{whole} s"
     if whole < HOUR:
-        return f"{whole // MINUTE} min {whole % MINUTE:02} s"
+        return f"{whole // MINUTE} min {whole % MINUTE:02} s".removesuffix(" 00 s")
     return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
 
 

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from textwrap import indent
 from typing import Final
 
 import httpx
@@ -54,10 +56,26 @@ class StackError(CliError):
     """A process of the stack did not start, or ended by itself.
 
     Args:
-        message: what happened, with the end of its log.
+        message: what happened.
+        log_path: the process' log.
+        tail: the end of that log.
     """
 
     code = "stack"
+
+    def __init__(self, message: str, log_path: Path, tail: str) -> None:
+        super().__init__(message)
+        self.logs = {log_path: tail}
+
+
+def failed(process: Child | EmbeddedServer, what: str) -> StackError:
+    """The error for a process of the stack; it carries the end of that process' log."""
+    return StackError(f"{process.name} {what}.", process.log_path, process.log_tail())
+
+
+def log_lines(logs: Mapping[Path, str]) -> str:
+    """The ends of logs, each under its path, for people."""
+    return "\n".join(f"The end of {path}:\n{indent(tail, '  ')}" for path, tail in logs.items() if tail)
 
 
 def without_addresses(environment: Mapping[str, str]) -> dict[str, str]:
@@ -137,22 +155,22 @@ class Stack:
         self.s3.start()
 
     def start_processes(self) -> None:
-        """Start the API and the workers, and wait until the API can take work.
-
-        Raises:
-            StackError: one of them ended, or the API is not ready in time.
-        """
+        """Start the API and the workers."""
         self._port = self._port or free_ports(1)[0]
         for child in self.children:
             self.start_child(child)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the API can take work.
+
+        Raises:
+            StackError: a process ended, or the API is not ready in time.
+        """
         deadline = time.monotonic() + READY_SECONDS
         with httpx.Client(trust_env=False, timeout=5.0) as http:
             while not self._ready(http):
                 if time.monotonic() > deadline:
-                    tail = self.api.log_tail()
-                    raise StackError(
-                        f"The API is not ready after {READY_SECONDS:.0f} s. Its log ends:\n{tail}"
-                    )
+                    raise failed(self.api, f"is not ready after {READY_SECONDS:.0f} s")
                 time.sleep(POLL_SECONDS)
 
     def start_child(self, child: Child) -> None:
@@ -176,9 +194,7 @@ class Stack:
         for child in self.children:
             code = child.exit_code
             if code is not None:
-                raise StackError(
-                    f"{child.name} ended while it started ({ended(code)}). Its log ends:\n{child.log_tail()}"
-                )
+                raise failed(child, f"ended while it started ({ended(code)})")
         try:
             return http.get(f"{self.api_url}/readyz").is_success
         except httpx.TransportError:
@@ -223,8 +239,6 @@ class Stack:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
 
-    def log_tails(self) -> str:
-        """The ends of all logs, for when something went wrong."""
-        logs = [(child.log_path, child.log_tail()) for child in self.children]
-        logs += [(server.log_path, server.log_tail()) for server in self.servers()]
-        return "\n".join(f"--- {path}\n{tail}" for path, tail in logs if tail)
+    def logs(self) -> dict[Path, str]:
+        """The ends of the API's and the workers' logs, by path."""
+        return {child.log_path: child.log_tail() for child in self.children}

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 from downloadjobs_cli.children import ended
 from downloadjobs_cli.embedded import LOOPBACK
-from downloadjobs_cli.errors import SettingsError
+from downloadjobs_cli.errors import CliError, SettingsError
 from downloadjobs_cli.exit_codes import ExitCode
 from downloadjobs_cli.interrupts import Interrupts
 from downloadjobs_cli.output import Output, aligned, counted, duration
@@ -21,7 +21,7 @@ from downloadjobs_cli.restarts import Restarts
 from downloadjobs_cli.sample_files import sample_files
 from downloadjobs_cli.seed_command import seeded_line
 from downloadjobs_cli.seeding import seed
-from downloadjobs_cli.stack import KEY_PREFIX, Stack, StackError
+from downloadjobs_cli.stack import KEY_PREFIX, Stack, StackError, failed, log_lines
 from downloadjobs_cli.stack_folder import StackFolder
 from downloadjobs_core.errors import DownloadJobsError
 
@@ -50,7 +50,7 @@ def run(output: Output, *, port: int, workers: int, folder: Path | None) -> Exit
 
     Raises:
         SettingsError: the port is taken, or the folder cannot be used.
-        StackError: a server ended, or another process ended again and again; everything is stopped.
+        CliError: a server ended, or another process ended again and again; everything is stopped.
     """
     if port:
         _check_port(port)
@@ -66,11 +66,15 @@ def run(output: Output, *, port: int, workers: int, folder: Path | None) -> Exit
             stack.stop(output.note, in_order=True)
             output.note(_stopped(place))
             return ExitCode.INTERRUPTED
-        except DownloadJobsError:
+        except DownloadJobsError as error:
             interrupts.hold(stack.kill)
             place.keep = True
-            output.note(f"The logs are in {place.logs}.")
-            raise
+            stack.stop(output.note, in_order=False)
+            if isinstance(error, StackError):
+                output.note(log_lines(error.logs))
+            raise CliError(
+                f"{error}\nEverything is stopped. Logs and data are kept in {place.path}.", code="stack"
+            ) from error
         finally:
             interrupts.hold(stack.kill)
             stack.stop(lambda _text: None, in_order=True)
@@ -92,7 +96,8 @@ def _start(stack: Stack, place: StackFolder, output: Output) -> None:
     stack.start_servers()
     files = sample_files(FILES, FIRST_ID, SIZE_MIN, SIZE_MAX)
     seeded = seed(stack.store(), KEY_PREFIX, files)
-    stack.start_processes()
+    stack.start_processes()  # after the files: whoever waits for the API finds them
+    stack.wait_until_ready()
     place.write_credentials(
         {**stack.addresses(), "DOWNLOADJOBS_API": stack.api_url, "DOWNLOADJOBS_USER": USER}
     )
@@ -180,7 +185,7 @@ def _keep_running(stack: Stack, say: Callable[[str], None]) -> NoReturn:
         time.sleep(WATCH_SECONDS)
         for server in stack.servers():
             if not server.running:
-                raise StackError(f"{server.name} ended by itself. Its log ends:\n{server.log_tail()}")
+                raise failed(server, "ended by itself")
         for child in stack.children:
             code = child.exit_code
             if code is None:
@@ -189,9 +194,7 @@ def _keep_running(stack: Stack, say: Callable[[str], None]) -> NoReturn:
             child.kill()  # what it started itself, which may hold its port
             pause = restarts[child.name].pause_seconds(lived)
             if pause is None:
-                raise StackError(
-                    f"{child.name} ended again and again ({ended(code)}). Its log ends:\n{child.log_tail()}"
-                )
+                raise failed(child, f"ended again and again ({ended(code)})")
             say(f"{child.name} ended ({ended(code)}) after {duration(lived)}; starting it again.")
             time.sleep(pause)
             stack.start_child(child)

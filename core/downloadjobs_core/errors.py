@@ -23,8 +23,30 @@ class JobNotFoundError(DownloadJobsError):
     """No job has this id (it may have been removed after its retention)."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"There is no job {job_id}.")
+        super().__init__(f"There is no job {job_id}, or its record was removed after its time.")
         self.job_id = job_id
+
+
+class NotOwnerError(DownloadJobsError):
+    """The job belongs to another user."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"The job {job_id} belongs to another user.")
+
+
+class PriorityTooHighError(DownloadJobsError):
+    """The user may not ask for this class."""
+
+    def __init__(self, asked: str, ceiling: str) -> None:
+        super().__init__(f"Your jobs may have priority {ceiling} at most, not {asked}.")
+
+
+class TooManyQueuedError(DownloadJobsError):
+    """A user has as many jobs waiting as one may have."""
+
+    def __init__(self, user: str, waiting: int) -> None:
+        super().__init__(f"{waiting} jobs of {user} wait already: let some of them finish first.")
+        self.waiting = waiting
 
 
 class LeaseLostError(DownloadJobsError):

@@ -19,12 +19,17 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import BaseStorage
 
+from downloadjobs_core.job import MAINTENANCE
 from downloadjobs_core.leases import LeaseStore
 
 POLL_SECONDS: Final = 1.0
 """How long an idle slot waits on the wake list before it looks again; the net below it."""
 
-_TASK: Final = "downloadjobs_core.tasks.bundle"
+BUNDLE: Final = "bundle"
+MAINTAIN: Final = "maintain"
+"""The tasks' names. With their module's they are what a message names."""
+
+_MODULE: Final = "downloadjobs_core.tasks"
 
 
 class JsonSerializer(Serializer):  # type: ignore[misc]  # huey has no types
@@ -39,7 +44,8 @@ class JsonSerializer(Serializer):  # type: ignore[misc]  # huey has no types
 
 def message_of(job: dict[str, str]) -> bytes:
     """The message by which Huey runs a leased job, given its hash."""
-    message = Message(id=job["id"], name=_TASK, args=[], kwargs=job)
+    name = MAINTAIN if job.get("kind") == MAINTENANCE else BUNDLE
+    message = Message(id=job["id"], name=f"{_MODULE}.{name}", args=[], kwargs=job)
     return json.dumps(message._asdict(), separators=(",", ":")).encode()
 
 

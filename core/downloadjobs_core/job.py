@@ -18,6 +18,8 @@ from downloadjobs_core.states import JobState, Priority
 SCHEMA: Final = 1
 """Version of the hash's fields. A worker goes on with jobs of the previous release."""
 
+MAINTENANCE: Final = "maintenance"
+
 MIN_FILE_ID: Final = 10_000
 MAX_FILE_ID: Final = 100_000_000
 MAX_FILES: Final = 1_000
@@ -70,9 +72,17 @@ class NewJob:
             "traceparent", self.traceparent,
         ]  # fmt: skip
 
-    def submission(self) -> list[str | int]:
-        """The arguments of `submit.lua`."""
-        return [self.job_id, self.user, self.priority.value, *self.fields()]
+    def submission(self, *, max_queued: int, index_seconds: int) -> list[str | int]:
+        """The arguments of `submit.lua`.
+
+        Args:
+            max_queued: jobs of one user that may wait.
+            index_seconds: how long the list of a user's jobs is kept after the last one.
+        """
+        return [
+            self.job_id, self.user, self.priority.value, len(self.file_ids), max_queued, index_seconds,
+            *self.fields(),
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +93,11 @@ class Job:
     user: str
     state: JobState
     priority: Priority = Priority.NORMAL
+    kind: str = ""
+    """`maintenance` for the queue's own tasks, whose `job_id` is the task's name."""
     source: str = "rest"
+    suspended: bool = False
+    """It is held, or will be when it comes back to the queue."""
     file_ids: tuple[int, ...] = ()
     total_file_ids: int = 0
     files_total: int = 0
@@ -128,7 +142,9 @@ class Job:
             user=values["user"],
             state=JobState(values["state"]),
             priority=Priority(values.get("priority", Priority.NORMAL)),
+            kind=text("kind"),
             source=text("source"),
+            suspended=text("suspended") == "1",
             file_ids=tuple(json.loads(values.get("file_ids") or "[]")),
             total_file_ids=number("total_file_ids"),
             files_total=number("files_total"),
@@ -155,6 +171,11 @@ class Job:
             request_id=text("request_id"),
             traceparent=text("traceparent"),
         )
+
+    @property
+    def is_maintenance(self) -> bool:
+        """Whether this is a task of the queue's own, not a user's job."""
+        return self.kind == MAINTENANCE
 
     @property
     def trace_id(self) -> str:

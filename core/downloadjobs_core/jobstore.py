@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
+from downloadjobs_core.counts import Counts
+from downloadjobs_core.errors import JobNotFoundError, TooManyQueuedError
 from downloadjobs_core.job import Job, NewJob, job_key
-from downloadjobs_core.leases import translated_errors
+from downloadjobs_core.leases import SECOND_US, QueuePolicy, translated_errors
 from downloadjobs_core.scripts import AsyncScripts
 from downloadjobs_core.states import JobState
 
@@ -49,18 +51,41 @@ class Accepted:
     created: bool
     ahead: int = 0
     """Jobs ready before it, of its own class and those above."""
-    running: int = 0
+    slots: int = 1
+    """How many jobs run at once; at least 1, since waiting jobs make a worker start."""
     service_seconds: float = FIRST_SERVICE_SECONDS
     """The running mean of what one job takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a waiting job stands."""
+
+    where: str
+    """ready; parked, because its user runs as many as allowed; delayed, for a retry; suspended."""
+    ahead: int = 0
+    """Jobs that start before it, as things are now; only for ready."""
+    starts_in_seconds: float = 0
+    estimate_error: float = 0
+    """How far past estimates were off: a running mean of |real - estimated| by the real wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a request to change a job did: whether it counts, and the job's state (before a cancellation)."""
+
+    done: bool
+    state: JobState
 
 
 class JobStore:
     """Jobs in Redis. Every method raises `QueueUnavailableError` when Redis cannot be asked."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, policy: QueuePolicy) -> None:
         self._redis = redis
+        self._policy = policy
         self._scripts = AsyncScripts(redis)
-        self._waiting: dict[str, asyncio.Future[JobStatus | None]] = {}
+        self._waiting: dict[str, list[asyncio.Future[JobStatus | None]]] = {}
         self._reads: set[asyncio.Task[None]] = set()
 
     async def ping(self) -> None:
@@ -69,14 +94,63 @@ class JobStore:
             await self._redis.ping()
 
     async def submit(self, job: NewJob) -> Accepted:
-        """Write the job's hash and its queue entry together; the same id twice is one job."""
+        """Write the job's hash and its queue entry together; the same id twice is one job.
+
+        Raises:
+            TooManyQueuedError: as many jobs of the user wait as may.
+        """
+        policy = self._policy
+        arguments = job.submission(max_queued=policy.user_max_queued, index_seconds=policy.record_ttl_seconds)
         with translated_errors():
-            reply = await self._scripts.run("submit", *job.submission())
-        if not reply[0]:
+            accepted, *rest = await self._scripts.run("submit", *arguments)
+        if accepted < 0:
+            raise TooManyQueuedError(job.user, rest[0])
+        if not accepted:
             return Accepted(created=False)
-        _, ahead, running, mean_us = reply
-        service = float(mean_us) / 1_000_000 if mean_us else FIRST_SERVICE_SECONDS
-        return Accepted(created=True, ahead=ahead, running=running, service_seconds=service)
+        ahead, slots, service_us = rest
+        return Accepted(created=True, ahead=ahead, slots=slots, service_seconds=int(service_us) / SECOND_US)
+
+    async def place(self, job_id: str) -> Place | None:
+        """Where a waiting job stands; None if it does not wait. In O(log n) of the jobs that do."""
+        with translated_errors():
+            reply = await self._scripts.run("place", job_id)
+        if reply is None:
+            return None
+        where, ahead, starts_us, error = reply
+        return Place(where, int(ahead), int(starts_us) / SECOND_US, float(error))
+
+    async def cancel(self, job_id: str, *, code: str, message: str) -> Changed:
+        """Cancel a job, wherever it is; one that has ended stays as it is. Raises `JobNotFoundError`."""
+        policy = self._policy
+        return await self._change(
+            "cancel",
+            job_id,
+            code,
+            message,
+            policy.record_ttl_seconds,
+            int(policy.orphan_grace_seconds * SECOND_US),
+        )
+
+    async def suspend(self, job_id: str) -> Changed:
+        """Hold a job before it starts; one that runs goes on. Raises `JobNotFoundError`."""
+        return await self._change("suspend", job_id)
+
+    async def resume(self, job_id: str) -> Changed:
+        """Let a suspended job go on. Raises `JobNotFoundError`."""
+        return await self._change("resume", job_id)
+
+    async def _change(self, script: str, job_id: str, *args: str | float) -> Changed:
+        with translated_errors():
+            done, state = await self._scripts.run(script, job_id, *args)
+        if done < 0:
+            raise JobNotFoundError(job_id)
+        return Changed(bool(done), JobState(state))
+
+    async def counts(self) -> Counts:
+        """How many jobs are where, in one call that is O(log n)."""
+        with translated_errors():
+            reply = await self._scripts.run("counts")
+        return Counts.from_reply(reply)
 
     async def get(self, job_id: str) -> Job | None:
         """The whole record, or None."""
@@ -86,13 +160,13 @@ class JobStore:
 
     async def status(self, job_id: str) -> JobStatus | None:
         """The status of a job as Redis has it now, or None if there is no such job."""
-        future = self._waiting.get(job_id)
-        if future is None:
-            loop = asyncio.get_running_loop()
-            if not self._waiting:
-                loop.call_soon(self._read_waiting)
-            future = self._waiting[job_id] = loop.create_future()
-        return await asyncio.shield(future)
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._read_waiting)
+        # A future for each who asks: one that gives up must not cancel the others'.
+        future: asyncio.Future[JobStatus | None] = loop.create_future()
+        self._waiting.setdefault(job_id, []).append(future)
+        return await future
 
     def _read_waiting(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -100,7 +174,7 @@ class JobStore:
         self._reads.add(task)
         task.add_done_callback(self._reads.discard)
 
-    async def _read(self, waiting: dict[str, asyncio.Future[JobStatus | None]]) -> None:
+    async def _read(self, waiting: dict[str, list[asyncio.Future[JobStatus | None]]]) -> None:
         try:
             with translated_errors():
                 pipeline = self._redis.pipeline(transaction=False)
@@ -108,16 +182,17 @@ class JobStore:
                     _ = pipeline.hmget(job_key(job_id), *_STATUS_FIELDS)
                 rows = await pipeline.execute()
         except BaseException as error:
-            for future in waiting.values():
+            for future in (future for futures in waiting.values() for future in futures):
                 if not future.done():
                     future.set_exception(error)
-                    future.exception()  # whoever asked may be gone; then nobody else retrieves it
             if not isinstance(error, Exception):
                 raise
             return
-        for future, row in zip(waiting.values(), rows, strict=True):
-            if not future.done():
-                future.set_result(_status_from(row))
+        for futures, row in zip(waiting.values(), rows, strict=True):
+            status = _status_from(row)
+            for future in futures:
+                if not future.done():
+                    future.set_result(status)
 
 
 def _status_from(row: Sequence[str | None]) -> JobStatus | None:

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 import redis.exceptions
 
-from downloadjobs_core.errors import IllegalTransitionError, LeaseLostError, QueueUnavailableError
+from downloadjobs_core.errors import (
+    IllegalTransitionError,
+    LeaseLostError,
+    QueueUnavailableError,
+    TooManyQueuedError,
+)
 from downloadjobs_core.job import Job, NewJob
 from downloadjobs_core.scripts import ROOT, Scripts
 from downloadjobs_core.states import JobState, Priority
@@ -36,6 +41,10 @@ class QueuePolicy:
     max_deliveries: int = 5
     result_ttl_seconds: int = 86_400
     record_ttl_seconds: int = 604_800
+    user_max_running: int = 10
+    user_max_queued: int = 10_000
+    orphan_grace_seconds: float = 3_600
+    """How long after a lost attempt what it left is swept: longer than any of its requests can take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +109,19 @@ class LeaseStore:
             self.redis.ping()
 
     def submit(self, job: NewJob) -> bool:
-        """Accept a job; False if its id was accepted before."""
+        """Accept a job; False if its id was accepted before. Raises `TooManyQueuedError`."""
+        policy = self.policy
+        arguments = job.submission(max_queued=policy.user_max_queued, index_seconds=policy.record_ttl_seconds)
         with translated_errors():
-            return bool(self._scripts.run("submit", *job.submission())[0])
+            accepted, *rest = self._scripts.run("submit", *arguments)
+        if accepted < 0:
+            raise TooManyQueuedError(job.user, rest[0])
+        return bool(accepted)
 
     def pop(self, worker: str) -> dict[str, str] | None:
         """Lease the next ready job for `worker`: its hash with the new token, or None."""
         with translated_errors():
-            reply = self._scripts.run("pop", worker, self._lease_us)
+            reply = self._scripts.run("pop", worker, self._lease_us, self.policy.user_max_running)
         return None if reply is None else dict(zip(reply[::2], reply[1::2], strict=True))
 
     def lease(self, worker: str) -> Job | None:
@@ -125,17 +139,20 @@ class LeaseStore:
         with translated_errors():
             self.redis.blpop([f"{ROOT}:wake"], timeout=timeout_seconds)
 
-    def renew(self, leases: Iterable[tuple[str, str]]) -> list[str]:
-        """Renew leases, given as pairs of job id and token.
+    def renew(self, leases: Iterable[tuple[str, str]], *, worker: str = "", slots: int = 0) -> list[str]:
+        """Renew leases, given as pairs of job id and token, and say how many slots the worker has.
 
         Returns:
             for each, in order, an empty string, or why it is lost: the job's state now, or `gone`.
         """
         flat = [part for lease in leases for part in lease]
-        if not flat:
-            return []
         with translated_errors():
-            return list(self._scripts.run("renew", self._lease_us, *flat))
+            return list(self._scripts.run("renew", self._lease_us, worker, slots, *flat))
+
+    def leave(self, worker: str) -> None:
+        """Take a worker that ends out of the count of slots."""
+        with translated_errors():
+            self._scripts.run("leave", worker)
 
     def progress(self, job: Job, *, files_done: int, bytes_done: int, bytes_total: int) -> None:
         """Write how far an attempt has come. Raises `LeaseLostError`."""
@@ -169,9 +186,22 @@ class LeaseStore:
         """Take back jobs whose lease ran out: how many were made ready, and how many are dead letters."""
         with translated_errors():
             back, dead = self._scripts.run(
-                "reap", BATCH, self.policy.max_deliveries, self.policy.record_ttl_seconds
+                "reap",
+                BATCH,
+                self.policy.max_deliveries,
+                self.policy.record_ttl_seconds,
+                int(self.policy.orphan_grace_seconds * SECOND_US),
             )
         return int(back), int(dead)
+
+    def note_upload(self, job: Job, key: str, upload_id: str) -> None:
+        """Remember an upload that is about to begin its first part. Raises `LeaseLostError`."""
+        self._fenced("note_upload", job, key, upload_id)
+
+    def forget_upload(self, key: str) -> None:
+        """It was completed or aborted."""
+        with translated_errors():
+            self.redis.hdel(f"{ROOT}:uploads", key)
 
     def _fenced(self, script: str, job: Job, *args: str | float) -> None:
         with translated_errors():

@@ -10,17 +10,41 @@ import contextvars
 import logging
 import logging.config
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal, ParamSpec, TypeVar
+from contextvars import ContextVar
+from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
 
 import structlog
+
+
+class Cause(Protocol):
+    """What log lines are about, such as a request."""
+
+    def log_fields(self) -> Mapping[str, str]:
+        """Some of `CONTEXT`, with their values."""
+
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 CONTEXT: Final = ("request_id", "job_id", "trace_id")
 """What binds a line to its cause. In JSON each stands in every line, empty where there is no cause."""
+
+
+_cause: ContextVar[Cause | None] = ContextVar("cause", default=None)
+
+
+def caused_by(cause: Cause) -> None:
+    """From here on, in this task, log lines carry the cause's fields; they are asked for only by a line."""
+    _cause.set(cause)
+
+
+def _with_cause(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    cause = _cause.get()
+    if cause is not None:
+        event.update(cause.log_fields())
+    return event
 
 
 def _with_context(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -49,6 +73,7 @@ def configure(*, level: str = "info", log_format: Literal["json", "text"] | None
     as_text = log_format == "text" or (log_format is None and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_cause,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

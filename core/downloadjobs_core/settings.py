@@ -198,6 +198,11 @@ class QueueSettings(BaseSettings):
 
     lease_seconds: float = Field(30, ge=3, le=3600)
     max_deliveries: int = Field(5, ge=1, le=100)
+    user_max_running: int = Field(10, ge=1, description="jobs that one user may run at once")
+    user_max_queued: int = Field(10_000, ge=1, description="jobs of one user that may wait")
+    orphan_grace_seconds: float = Field(
+        3_600, ge=0, description="after which what a lost attempt left is swept"
+    )
     result_ttl_seconds: int = Field(86_400, ge=60)
     record_ttl_seconds: int = Field(604_800, ge=60)
 
@@ -212,7 +217,13 @@ class QueueSettings(BaseSettings):
     def policy(self) -> QueuePolicy:
         """The queue's policy as the lease store takes it."""
         return QueuePolicy(
-            self.lease_seconds, self.max_deliveries, self.result_ttl_seconds, self.record_ttl_seconds
+            lease_seconds=self.lease_seconds,
+            max_deliveries=self.max_deliveries,
+            result_ttl_seconds=self.result_ttl_seconds,
+            record_ttl_seconds=self.record_ttl_seconds,
+            user_max_running=self.user_max_running,
+            user_max_queued=self.user_max_queued,
+            orphan_grace_seconds=self.orphan_grace_seconds,
         )
 
 

@@ -1,22 +1,19 @@
-"""The one Huey task, and the Huey it belongs to.
+"""The Huey tasks: a job to bundle, and the queue's own maintenance.
 
-The task is bound here to a callable that the process gives at start, so its
-name is the same for whoever submits and whoever runs it, and the API imports
-no worker code.
+A task is bound here to a callable that the process gives at start, so its name
+is the same for whoever submits and whoever runs it, and the API imports no
+worker code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from huey.api import TaskWrapper
 
-from downloadjobs_core.huey_queue import LeasedHuey
+from downloadjobs_core.huey_queue import BUNDLE, MAINTAIN, LeasedHuey
 from downloadjobs_core.job import Job
-
-BUNDLE: Final = "bundle"
-"""The task's name. With this module's it is what a message in the queue names."""
 
 
 def bind_bundle(huey: LeasedHuey, run: Callable[[Job], None]) -> TaskWrapper:
@@ -31,3 +28,12 @@ def bind_bundle(huey: LeasedHuey, run: Callable[[Job], None]) -> TaskWrapper:
         run(Job.from_hash(job))
 
     return huey.task(name=BUNDLE)(bundle)
+
+
+def bind_maintain(huey: LeasedHuey, run: Callable[[Job], None]) -> TaskWrapper:
+    """Register the task that runs one of the queue's own tasks; `run` ends its lease itself."""
+
+    def maintain(**job: Any) -> None:  # noqa: ANN401 - the JSON of a task's hash
+        run(Job.from_hash(job))
+
+    return huey.task(name=MAINTAIN)(maintain)

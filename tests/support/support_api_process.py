@@ -33,6 +33,7 @@ PATIENCE_SECONDS = 10
 """For anything that should happen at once, on a busy machine."""
 
 Line = dict[str, Any]
+Event = Mapping[str, Any]
 
 
 class Answer(NamedTuple):
@@ -93,11 +94,12 @@ class ApiProcess:
     """A server process, whose standard error is read line by line."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
-        # Only the test's own settings, and where Python finds what the test finds.
-        base = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "HOST": "127.0.0.1"}
+        # Of the environment only what is no setting: how to find programs, and to measure coverage.
+        base = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COV"))}
+        base |= {"PYTHONPATH": os.pathsep.join(sys.path), "HOST": "127.0.0.1", "PORT": "0"}
         self.process = subprocess.Popen(
             [sys.executable, *command],
-            env={**base, "PORT": "0", **env},
+            env={**base, **env},
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -133,15 +135,16 @@ class ApiProcess:
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
-    def events(self, event: str) -> list[Line]:
-        """The log lines with this event, so far."""
+    def events(self, event: str, **fields: str) -> list[Line]:
+        """The log lines with this event and these fields, so far."""
         lines = [json.loads(line) for line in tuple(self.output) if line.startswith("{")]
-        return [line for line in lines if line["event"] == event]
+        wanted = {"event": event, **fields}
+        return [line for line in lines if wanted == {name: line.get(name) for name in wanted}]
 
-    def wait_for(self, event: str, count: int = 1) -> Line:
-        """The `count`th log line with this event."""
+    def wait_for(self, event: str, count: int = 1, **fields: str) -> Line:
+        """The `count`th log line with this event and these fields."""
         for _ in ticks():
-            if len(found := self.events(event)) >= count:
+            if len(found := self.events(event, **fields)) >= count:
                 return found[count - 1]
             if self.process.poll() is not None and not self._reader.is_alive():
                 break
@@ -184,18 +187,37 @@ class Impatient(HttpProtocol):
     sweep_seconds: ClassVar[float] = 0.05
 
 
-async def sink(req: falcon.asgi.Request, resp: falcon.asgi.Response, **_params: str) -> None:
+log = logs.logger("tiny")
+
+
+class Echo:
     """Tells what it was asked, once it has the whole body."""
-    body = await req.stream.read()
-    if req.method == "POST":
-        logs.logger("tiny").info("body read", bytes=len(body))
-    resp.media = {
-        "pid": os.getpid(),
-        "path": req.path,
-        "query": req.query_string,
-        "user": req.get_header("x-user-id"),
-        "body": body.decode(),
-    }
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **_path: str) -> None:
+        await self._answer(req, resp)
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **_path: str) -> None:
+        await self._answer(req, resp)
+
+    async def _answer(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        body = await req.stream.read()
+        if req.method == "POST":
+            log.info("body read", bytes=len(body))
+        resp.media = {
+            "pid": os.getpid(),
+            "path": req.path,
+            "query": req.query_string,
+            "user": req.get_header("x-user-id"),
+            "body": body.decode(),
+        }
+
+
+class Slow:
+    """Begins to read the body after a second."""
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        await asyncio.sleep(1)
+        resp.media = len(await req.stream.read())
 
 
 class Deaf:
@@ -210,7 +232,7 @@ class Sleep:
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         seconds = req.get_param_as_float("seconds", required=True)
-        logs.logger("tiny").info("sleeping")
+        log.info("sleeping")
         if req.get_param_as_bool("block"):
             time.sleep(seconds)  # noqa: ASYNC251 - that is what it is for
         await asyncio.sleep(seconds)
@@ -224,7 +246,7 @@ class Poll:
         self._drain = drain
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        logs.logger("tiny").info("polling", drain=self._drain.begun)
+        log.info("polling", drain=self._drain.begun)
         await self._drain.wait()
         resp.media = {"drain": self._drain.begun}
 
@@ -246,15 +268,15 @@ class Startup:
     def __init__(self, behaviour: str) -> None:
         self._behaviour = behaviour
 
-    async def process_startup(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
-        logs.logger("tiny").info("starting", pid=os.getpid())
+    async def process_startup(self, scope: Event, event: Event) -> None:  # noqa: ARG002 - Falcon's names
+        log.info("starting", pid=os.getpid())
         if self._behaviour == "fails":
             raise RuntimeError("no database")
         if self._behaviour == "hangs":
             await asyncio.sleep(60)
 
-    async def process_shutdown(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
-        logs.logger("tiny").info("stopped")
+    async def process_shutdown(self, scope: Event, event: Event) -> None:  # noqa: ARG002 - the same
+        log.info("stopped")
 
 
 def main(behaviour: str = "works", protocol: str = "patient") -> None:
@@ -264,9 +286,12 @@ def main(behaviour: str = "works", protocol: str = "patient") -> None:
         app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[Startup(behaviour)])
         app.add_route("/sleep", Sleep())
         app.add_route("/poll", Poll(drain))
+        app.add_route("/slow", Slow())
         app.add_route("/deaf", Deaf())
         app.add_route("/fault", Fault())
-        app.add_sink(sink, "/")
+        echo = Echo()
+        app.add_route("/", echo)
+        app.add_route("/{path:path}", echo)
         return app
 
     settings = load(ApiSettings, "tiny")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from support_worker import eventually
 
 from downloadjobs_cli.children import Child
 from downloadjobs_cli.embedded import S3Server, ValkeyServer, free_ports
 from downloadjobs_cli.stack import without_addresses
 from downloadjobs_core.objectstore.s3 import S3ObjectStore, connect
+from support_worker import eventually
 
 FINISHED = {"completed", "failed", "cancelled", "expired"}
 

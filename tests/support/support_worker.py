@@ -27,6 +27,16 @@ def leased(*file_ids: int, job_id: str = "job", token: str = "1700000000000000")
     )  # fmt: skip
 
 
+class NoLedger:
+    """Remembers no uploads."""
+
+    def begun(self, key: str, upload_id: str) -> None:
+        """Forget it."""
+
+    def ended(self, key: str) -> None:
+        """Forget it."""
+
+
 def content(file_id: int, size: int) -> bytes:
     """The bytes that `put_files` stores for an id: random, but always the same."""
     return random.Random(file_id).randbytes(size)

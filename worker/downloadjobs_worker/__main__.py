@@ -14,11 +14,13 @@ from downloadjobs_core.leases import LeaseStore
 from downloadjobs_core.objectstore.factory import Stores, open_stores
 from downloadjobs_core.redis_client import connect
 from downloadjobs_core.settings import load, refuse
-from downloadjobs_core.tasks import bind_bundle
+from downloadjobs_core.tasks import bind_bundle, bind_maintain
+from downloadjobs_core.upkeep import UpkeepStore
 from downloadjobs_worker.attempt import AttemptRunner, Delay
 from downloadjobs_worker.bundling import PLAN_THREADS, Bundler, BundlingLimits
 from downloadjobs_worker.consumer import DrainingConsumer
 from downloadjobs_worker.keeper import Keeper
+from downloadjobs_worker.maintenance import Maintenance
 from downloadjobs_worker.settings import WorkerSettings
 
 CHECK_SECONDS: Final = 15.0
@@ -29,8 +31,10 @@ log = logs.logger("downloadjobs_worker")
 
 def create_consumer(settings: WorkerSettings, stores: Stores) -> tuple[DrainingConsumer, Keeper]:
     """Wire the worker: everything it consists of is built here."""
-    leases = LeaseStore(connect(settings.redis), settings.policy)
-    keeper = Keeper(leases)
+    redis = connect(settings.redis)
+    leases = LeaseStore(redis, settings.policy)
+    name = settings.worker_name or socket.gethostname()
+    keeper = Keeper(leases, worker=name, slots=settings.worker_concurrency)
     bundler = Bundler(
         files=stores.files,
         results=stores.results,
@@ -49,8 +53,17 @@ def create_consumer(settings: WorkerSettings, stores: Stores) -> tuple[DrainingC
         else Delay()
     )
     runner = AttemptRunner(leases, keeper, bundler, settings.retry, delay)
-    huey = LeasedHuey(leases, worker=settings.worker_name or socket.gethostname())
+    maintenance = Maintenance(
+        UpkeepStore(redis),
+        keeper,
+        stores.results,
+        settings.s3_results_prefix,
+        result_ttl_seconds=settings.result_ttl_seconds,
+        orphan_grace_seconds=settings.orphan_grace_seconds,
+    )
+    huey = LeasedHuey(leases, worker=name)
     bind_bundle(huey, runner.run)
+    bind_maintain(huey, maintenance.run)
     consumer = DrainingConsumer(
         huey,
         leases=leases,

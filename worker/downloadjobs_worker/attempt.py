@@ -72,6 +72,23 @@ class Delay:
 
 
 @dataclass(frozen=True, slots=True)
+class _Ledger:
+    """Keeps the attempt's upload in Redis until its end."""
+
+    leases: LeaseStore
+    job: Job
+
+    def begun(self, key: str, upload_id: str) -> None:
+        self.leases.note_upload(self.job, key, upload_id)
+
+    def ended(self, key: str) -> None:
+        try:
+            self.leases.forget_upload(key)
+        except QueueUnavailableError as error:
+            log.debug("an ended upload is left to the orphan sweep to forget", key=key, error=str(error))
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRunner:
     """Runs leased jobs in the consumer's threads."""
 
@@ -108,7 +125,9 @@ class AttemptRunner:
         if self.delay.max_ms:
             hold.sleep(self.delay.seconds())
         outcome = self.bundler.bundle(
-            hold, lambda: self._patiently(lambda: self.leases.check(job), hold.raise_if_stopped)
+            hold,
+            lambda: self._patiently(lambda: self.leases.check(job), hold.raise_if_stopped),
+            _Ledger(self.leases, job),
         )
         try:
             self._patiently(lambda: self.leases.finish(job, outcome))

@@ -23,7 +23,7 @@ from downloadjobs_worker.hold import Hold
 from downloadjobs_worker.manifest import Manifest, ManifestFile
 from downloadjobs_worker.planning import FileFault, PlannedFile, plan_files
 from downloadjobs_worker.reading import FileStream, ReadAhead
-from downloadjobs_worker.uploading import PartUploader, part_bytes_for
+from downloadjobs_worker.uploading import PartUploader, UploadLedger, part_bytes_for
 
 CRC_BYTES: Final = 4
 
@@ -63,12 +63,13 @@ class Bundler:
         """The attempt's own key: a later attempt has another, so none overwrites another's result."""
         return f"{self.results_prefix}{job.job_id}/{job.token}.zip"
 
-    def bundle(self, hold: Hold, confirm_lease: Callable[[], None]) -> Outcome:
+    def bundle(self, hold: Hold, confirm_lease: Callable[[], None], ledger: UploadLedger) -> Outcome:
         """Make one job's archive.
 
         Args:
             hold: the attempt; its progress is advanced, and it is asked when to stop.
             confirm_lease: called just before the archive becomes visible; raises if the lease is lost.
+            ledger: remembers the upload until its end.
 
         Returns:
             how the job ends: completed, completed with errors, or failed because no file was found.
@@ -92,6 +93,7 @@ class Bundler:
                 total + _MANIFEST_BYTES_PER_FILE * len(planned), self.limits.part_bytes
             ),
             threads=self.limits.upload_threads,
+            ledger=ledger,
         )
         try:
             entries = self._write_archive(hold, planned, uploader)

@@ -66,6 +66,7 @@ class DrainingConsumer(Consumer):  # type: ignore[misc]  # huey has no types
         """Drain: lease nothing more, let running jobs end, hand back those that do not."""
         self.huey.closing.set()
         self.stop_flag.set()
+        self._keeper.retire()
         running = len(self._keeper.held())
         log.info("draining", running=running, seconds=self._drain_seconds)
         if not self._join_workers():

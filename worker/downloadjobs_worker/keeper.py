@@ -27,8 +27,10 @@ log = logs.logger(__name__)
 class Keeper:
     """Renews leases every second until it is closed."""
 
-    def __init__(self, leases: LeaseStore) -> None:
+    def __init__(self, leases: LeaseStore, *, worker: str, slots: int) -> None:
         self.leases = leases
+        self._worker = worker
+        self._slots = slots
         self._holds: dict[str, Hold] = {}
         self._written: dict[str, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
@@ -44,6 +46,14 @@ class Keeper:
         """Stop renewing; leases that are still held run out by themselves."""
         self._closed.set()
         self._thread.join(timeout=2 * RENEW_SECONDS)
+        try:
+            self.leases.leave(self._worker)
+        except QueueUnavailableError as error:
+            log.debug("the slots of this worker are left to run out", error=str(error))
+
+    def retire(self) -> None:
+        """Count this process' slots no longer: it takes no more jobs."""
+        self._slots = 0
 
     def hold(self, job: Job) -> Hold:
         """Keep a leased job until `release`."""
@@ -88,7 +98,9 @@ class Keeper:
 
     def _renew(self) -> None:
         holds = self.held()
-        lost = self.leases.renew((hold.job.job_id, hold.job.token) for hold in holds)
+        lost = self.leases.renew(
+            ((hold.job.job_id, hold.job.token) for hold in holds), worker=self._worker, slots=self._slots
+        )
         for hold, reason in zip(holds, lost, strict=True):
             if reason and not hold.stopped:
                 # The attempt may have ended this very moment; then nobody looks at the stop.

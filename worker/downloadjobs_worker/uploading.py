@@ -15,7 +15,7 @@ from __future__ import annotations
 import queue
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from downloadjobs_core import logs
 from downloadjobs_core.errors import ObjectStoreError, UploadNotFoundError
@@ -45,6 +45,16 @@ def part_bytes_for(total_bytes: int, at_least: int) -> int:
     return at_least if needed <= at_least else -(-needed // MIB) * MIB
 
 
+class UploadLedger(Protocol):
+    """Remembers unfinished uploads for the orphan sweep, should this process be killed."""
+
+    def begun(self, key: str, upload_id: str) -> None:
+        """An upload was created. Raises `LeaseLostError` if the attempt may not go on."""
+
+    def ended(self, key: str) -> None:
+        """It was completed or aborted. Raises nothing: forgetting it can wait."""
+
+
 @dataclass(slots=True)
 class _Piece:
     """One part on its way: its number, where it begins in the archive, and its bytes."""
@@ -70,10 +80,21 @@ class PartUploader:
         hold: the attempt it belongs to.
         part_bytes: the size of every part but the last.
         threads: parts uploaded at once.
+        ledger: told of the upload before its first part and after its end.
     """
 
-    def __init__(self, store: ObjectStore, key: str, hold: Hold, *, part_bytes: int, threads: int) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        key: str,
+        hold: Hold,
+        *,
+        part_bytes: int,
+        threads: int,
+        ledger: UploadLedger,
+    ) -> None:
         self._store = store
+        self._ledger = ledger
         self._key = key
         self._hold = hold
         self._part_bytes = part_bytes
@@ -146,6 +167,7 @@ class PartUploader:
         else:
             patiently(self._hold, "complete upload", self._join_parts)
             self._upload_id = None
+            self._ledger.ended(self._key)
         return self._next_offset
 
     def abort(self) -> None:
@@ -158,6 +180,8 @@ class PartUploader:
             self._store.abort_upload(self._key, upload_id)
         except ObjectStoreError as error:
             log.warning("an unfinished upload is left to the orphan sweep", key=self._key, error=str(error))
+        else:
+            self._ledger.ended(self._key)
 
     def close(self) -> None:
         """End the threads. Every part has arrived by then."""
@@ -205,6 +229,7 @@ class PartUploader:
                 "create upload",
                 lambda: self._store.create_upload(self._key, content_type=CONTENT_TYPE),
             )
+            self._ledger.begun(self._key, self._upload_id)
         piece.holds = {offset for offset in self._expected if piece.offset <= offset < piece.end}
         if piece.holds:
             self._sealed.append(piece)

@@ -1,38 +1,72 @@
--- Leases the next ready job: the highest class first, then the place in it.
+-- Leases what comes next: maintenance that is due, else the first ready job of the highest class.
 --
--- KEYS[1] root            reads and writes ready:<priority>, job:<id>, leased, token, events
+-- A job whose user runs as many as allowed is parked, and returns when one of them ends.
+--
+-- KEYS[1] root            reads and writes ready:<priority>, parked*, maintenance, job:<id>, leased, token,
+--                         virtual:<priority>, finish:<priority>, waiting*, running_by_user, stats, events
 -- ARGV[1] worker          who takes it, shown to users
 -- ARGV[2] lease in us     until when it is this worker's without a renewal
+-- ARGV[3] jobs that one user may run at once
 -- Reply   the job's hash as a flat list of field and value (with its new token), or nil if none is ready
 
-local worker, lease = ARGV[1], tonumber(ARGV[2])
+local MOVES = 64               -- jobs that one pop parks or skips, so that Redis is never blocked for long
+local worker, lease, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_us()
-local id, job, skipped = nil, nil, 0
-for _, class in ipairs(PRIORITIES) do
-  repeat
-    local first = redis.call('ZPOPMIN', ready_key(class))
-    id = first[1]
-    if id then
-      job = redis.call('HMGET', job_key(id), 'state', 'failures', 'deliveries', 'started_us')
-      if not may_move(job[1] or '', 'processing') then
-        id, skipped = nil, skipped + 1
-        if skipped >= READY_SCAN then return nil end
-      end
-    end
-  until id or not first[1]
-  if id then break end
-end
-if not id then return nil end
 
-local last = tonumber(redis.call('GET', key('token')) or '0')
-local token = int(math.max(last + 1, now))
-redis.call('SET', key('token'), token)
-local attempt = tonumber(job[2] or '0') + 1
-redis.call('HSET', job_key(id), 'state', 'processing', 'token', token, 'worker', worker,
-  'attempt', attempt, 'deliveries', tonumber(job[3] or '0') + 1,
-  'started_us', job[4] or int(now), 'leased_us', int(now), 'updated_us', int(now),
-  'files_done', 0, 'bytes_done', 0)
-redis.call('HDEL', job_key(id), 'due_us')
-redis.call('ZADD', key('leased'), int(now + lease), id)
-emit(id, 'started', 'processing', now, 'attempt', attempt, 'worker', worker)
-return redis.call('HGETALL', job_key(id))
+local function lease_to(id, ...)
+  local last = tonumber(redis.call('GET', key('token')) or '0')
+  local token = int(math.max(last + 1, now))
+  redis.call('SET', key('token'), token)
+  redis.call('HSET', job_key(id), 'state', 'processing', 'place', 'leased', 'token', token,
+    'worker', worker, 'leased_us', int(now), 'updated_us', int(now), ...)
+  redis.call('ZADD', key('leased'), int(now + lease), id)
+end
+
+local task = redis.call('ZRANGEBYSCORE', key('maintenance'), '-inf', int(now), 'LIMIT', 0, 1)[1]
+if task then
+  redis.call('ZREM', key('maintenance'), task)
+  lease_to(task, 'id', task, 'kind', 'maintenance', 'user', '')
+  return redis.call('HGETALL', job_key(task))
+end
+
+local moves = 0
+for _, priority in ipairs(PRIORITIES) do
+  while moves < MOVES do
+    local first = redis.call('ZPOPMIN', ready_key(priority))
+    local entry, score = first[1], first[2]
+    if not entry then break end
+    local id = id_of(entry)
+    local job = redis.call('HMGET', job_key(id), 'state', 'user', 'failures', 'deliveries', 'started_us',
+      'created_us', 'expected_wait_us')
+    if not may_move(job[1] or '', 'processing') then
+      moves = moves + 1        -- its record is gone: nothing is left to do
+      redis.call('ZREM', key('waiting'), id)
+    elseif tonumber(redis.call('HGET', key('running_by_user'), job[2]) or 0) >= limit then
+      moves = moves + 1
+      redis.call('ZADD', parked_key(job[2], priority), score, entry)
+      redis.call('ZADD', key('parked'), int(now), id)
+      redis.call('HSET', job_key(id), 'place', 'parked')
+    else
+      local virtual = tonumber(redis.call('GET', key('virtual:' .. priority)) or 0)
+      if tonumber(score) > virtual then
+        redis.call('SET', key('virtual:' .. priority), score)
+        redis.call('ZREMRANGEBYSCORE', key('finish:' .. priority), '-inf', score)
+      end
+      if not job[5] then
+        local waited = now - tonumber(job[6])
+        mean('eta_error', math.abs(waited - tonumber(job[7] or 0)) / math.max(waited, 1000000))
+      end
+      local attempt = tonumber(job[3] or 0) + 1
+      lease_to(id, 'attempt', attempt, 'deliveries', tonumber(job[4] or 0) + 1,
+        'started_us', job[5] or int(now), 'files_done', 0, 'bytes_done', 0)
+      redis.call('HDEL', job_key(id), 'due_us')
+      end_waiting(id, job[2])
+      count('running_by_user', job[2], 1)
+      if tonumber(redis.call('HGET', key('running_by_user'), job[2])) < limit then unpark(job[2]) end
+      emit(id, 'started', 'processing', now, 'user', job[2], 'attempt', attempt, 'worker', worker)
+      return redis.call('HGETALL', job_key(id))
+    end
+  end
+end
+if moves >= MOVES then wake() end      -- there may be more behind what was moved
+return nil

@@ -1,6 +1,6 @@
 -- Makes delayed jobs ready whose time has come.
 --
--- KEYS[1] root            writes delayed, ready:<priority>, wake
+-- KEYS[1] root            writes delayed, job:<id>, ready:<priority>, suspended, wake
 -- ARGV[1] the most jobs to move
 -- Reply   how many were moved
 

@@ -1,12 +1,25 @@
--- Renews all leases of one process in one call, and tells which are lost.
+-- Renews all leases of one process in one call, tells which are lost, and says that its slots are there.
 --
--- KEYS[1] root            reads job:<id>, writes leased
--- ARGV[1] lease in us     ARGV[2..] pairs of job id and token
+-- KEYS[1] root            reads job:<id>, writes leased, workers, slots, stats
+-- ARGV[1] lease in us     ARGV[2] worker          ARGV[3] its slots
+-- ARGV[4..] pairs of job id and token
 -- Reply   for each pair '' if renewed, else why not: the job's state now, or 'gone'
 
-local until_us = int(now_us() + tonumber(ARGV[1]))
+local now = now_us()
+local until_us = int(now + tonumber(ARGV[1]))
+redis.call('ZADD', key('workers'), until_us, ARGV[2])
+redis.call('HSET', key('slots'), ARGV[2], ARGV[3])
+local gone = redis.call('ZRANGEBYSCORE', key('workers'), '-inf', int(now), 'LIMIT', 0, 100)
+for _, worker in ipairs(gone) do
+  redis.call('ZREM', key('workers'), worker)
+  redis.call('HDEL', key('slots'), worker)
+end
+local slots = 0
+for _, number in ipairs(redis.call('HVALS', key('slots'))) do slots = slots + tonumber(number) end
+redis.call('HSET', key('stats'), 'slots', slots)
+
 local reply = {}
-for i = 2, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   local id, token = ARGV[i], ARGV[i + 1]
   if holds(id, token) then
     redis.call('ZADD', key('leased'), 'XX', until_us, id)

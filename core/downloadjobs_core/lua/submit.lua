@@ -1,27 +1,48 @@
 -- Accepts a job: its hash and its queue entry, or neither. Submitting an id twice changes nothing.
 --
--- KEYS[1] root            writes job:<id>, ready:<priority>, user:<user>:jobs, wake, events, epoch
--- ARGV[1] job id          ARGV[2] user          ARGV[3] priority
--- ARGV[4..] pairs of field and value for the job's hash
--- Reply   {1, jobs ahead, jobs running, mean service time in us or ''}, or {0, state, user} if it exists
+-- Its place is that of start-time fair queuing (Goyal, Vin, Cheng 1996): it starts at the class' virtual
+-- time or where its user's earlier jobs end, whichever is later, and its user's time moves on by its cost.
+--
+-- KEYS[1] root            writes job:<id>, ready:<priority>, finish:<priority>, waiting, waiting_by_user,
+--                         user:<user>:jobs, wake, events, epoch
+-- ARGV[1] job id          ARGV[2] user            ARGV[3] priority
+-- ARGV[4] distinct files  ARGV[5] the most jobs of one user that may wait
+-- ARGV[6] seconds that the list of a user's jobs is kept after the last one
+-- ARGV[7..] pairs of field and value for the job's hash
+-- Reply   {1, jobs ahead, slots, mean service time in us}, {0, state, user} if it exists,
+--         or {-1, the user's waiting jobs} if they are too many
 
-local id, user, priority = ARGV[1], ARGV[2], ARGV[3]
+local id, user, priority, files = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local existing = redis.call('HMGET', job_key(id), 'state', 'user')
 if existing[1] then return {0, existing[1], existing[2]} end
+local waiting = tonumber(redis.call('HGET', key('waiting_by_user'), user) or 0)
+if waiting >= tonumber(ARGV[5]) then return {-1, waiting} end
 
 local now = now_us()
 redis.call('SET', key('epoch'), int(now), 'NX')
-redis.call('HSET', job_key(id), 'id', id, 'user', user, 'priority', priority, 'state', 'queued',
-  'created_us', int(now), 'updated_us', int(now), 'score', int(now),
-  'attempt', 0, 'failures', 0, 'deliveries', 0, 'files_done', 0, 'bytes_done', 0)
-if #ARGV > 3 then redis.call('HSET', job_key(id), unpack(ARGV, 4)) end
-redis.call('ZADD', key('user:' .. user .. ':jobs'), int(now), id)
 
-local ahead = 0
+local service = stat('service_us', FIRST_SERVICE_US)
+local cost = service * files / stat('files', files)
+local virtual = tonumber(redis.call('GET', key('virtual:' .. priority)) or 0)
+local score = math.max(virtual, tonumber(redis.call('ZSCORE', key('finish:' .. priority), user) or 0))
+redis.call('ZADD', key('finish:' .. priority), int(score + cost), user)
+
+local ahead = redis.call('ZCOUNT', ready_key(priority), '-inf', int(score))
 for _, class in ipairs(PRIORITIES) do
-  ahead = ahead + redis.call('ZCARD', ready_key(class))
   if class == priority then break end
+  ahead = ahead + redis.call('ZCARD', ready_key(class))
 end
+local slots = math.max(1, stat('slots', 0))
+local starts = ahead / slots * service
+
+redis.call('HSET', job_key(id), 'id', id, 'user', user, 'priority', priority, 'state', 'queued',
+  'created_us', int(now), 'updated_us', int(now), 'score', int(score), 'charged_us', int(cost),
+  'expected_wait_us', int(starts), 'attempt', 0, 'failures', 0, 'deliveries', 0,
+  'files_done', 0, 'bytes_done', 0)
+if #ARGV > 6 then redis.call('HSET', job_key(id), unpack(ARGV, 7)) end
+redis.call('ZADD', key('user:' .. user .. ':jobs'), int(now), id)
+redis.call('EXPIRE', key('user:' .. user .. ':jobs'), ARGV[6])
+begin_waiting(id, user, int(now))
 make_ready(id, now)
 emit(id, 'queued', 'queued', now, 'user', user)
-return {1, ahead, redis.call('ZCARD', key('leased')), redis.call('HGET', key('stats'), 'service_us') or ''}
+return {1, ahead, slots, int(service)}

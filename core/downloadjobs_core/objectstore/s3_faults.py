@@ -80,7 +80,7 @@ _VAGUE_REASONS: Final[_Reasons] = (
     ((ConnectTimeoutError,), "did not accept a connection in time"),
     ((ProtocolError, http.client.HTTPException), "broke the connection off"),
 )
-"""For errors that hold no OSError. (urllib3's "connection refused" is a ConnectTimeoutError that holds one.)"""
+"""For errors that hold no OSError; urllib3's "connection refused" is a ConnectTimeoutError that does."""
 
 
 @dataclass(frozen=True, slots=True)

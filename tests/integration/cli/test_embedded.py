@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from downloadjobs_cli import embedded
+from downloadjobs_cli import server_process
 from downloadjobs_cli.embedded import (
     LOOPBACK,
     EmbeddedServer,
@@ -90,8 +89,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> bool:
 
 def listening_addresses(pid: int) -> set[str]:
     """The addresses on which a process takes TCP connections, as /proc writes them."""
-    inodes = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
-    found = set()
+    inodes, found = set(), set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            inodes.add(str(path.readlink()))
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
             fields = line.split()
@@ -175,7 +176,7 @@ def test_server_that_ends_shows_its_log(tmp_path: Path) -> None:
 
 def test_server_that_never_gets_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not answer in time is killed, and the error says how long it was given."""
-    monkeypatch.setattr(embedded, "START_SECONDS", 0.5)
+    monkeypatch.setattr(server_process, "START_SECONDS", 0.5)
     server = Silent(tmp_path)
     with pytest.raises(EmbeddedServerError, match="silent is not ready"):
         server.start()
@@ -191,7 +192,7 @@ def test_port_that_someone_takes(
         require_tool("minio")
     with socket.create_server((LOOPBACK, 0)) as taken:
         wanted = [(taken.getsockname()[1], *free_ports(kind.port_count)[1:]), free_ports(kind.port_count)]
-        monkeypatch.setattr(embedded, "free_ports", lambda _count: wanted.pop(0))
+        monkeypatch.setattr(server_process, "free_ports", lambda _count: wanted.pop(0))
         with killed_after(kind(tmp_path)) as server:
             assert server.port != taken.getsockname()[1]
             assert server.running
@@ -208,7 +209,7 @@ def test_first_port_stays(valkey_of_mine: ValkeyServer) -> None:
 
 
 def test_seaweedfs_keeps_its_data(tmp_path: Path) -> None:
-    """What was stored is there in the next run, on other ports, also after a kill; no socket is left in /tmp."""
+    """What was stored is there in the next run, on other ports, also after a kill; /tmp is left clean."""
     with (
         killed_after(SeaweedServer(tmp_path, access_key="key", secret_key="secret")) as server,
         closing(connect(server.config, server.bucket)) as store,
@@ -238,10 +239,11 @@ def test_second_bucket(seaweedfs: SeaweedServer) -> None:
 @linux
 @pytest.mark.parametrize("name", ["valkey_server", "seaweedfs", "minio"])
 def test_only_loopback_reaches_it(request: pytest.FixtureRequest, name: str) -> None:
-    """No server listens on any address but 127.0.0.1."""
+    """No server listens on any address but loopback's."""
     server = request.getfixturevalue(name)
     assert isinstance(server, EmbeddedServer)
-    assert listening_addresses(server.pid) == {"0100007F"}
+    assert "0100007F" in listening_addresses(server.pid)
+    assert listening_addresses(server.pid) <= {"0100007F", f"{'0' * 24}01000000"}
 
 
 @pytest.fixture
@@ -286,7 +288,7 @@ def test_server_ends_with_its_parent(starter: tuple[subprocess.Popen[str], int])
 
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is nearly full is named before a server fails on it without saying why."""
-    monkeypatch.setattr(embedded, "MIN_FREE_BYTES", 1 << 60)
+    monkeypatch.setattr(server_process, "MIN_FREE_BYTES", 1 << 60)
     with pytest.raises(EmbeddedServerError, match="free"):
         ValkeyServer(tmp_path).start()
 

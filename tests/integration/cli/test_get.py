@@ -13,6 +13,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
@@ -131,26 +132,27 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def start(server: Server, folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start `get j1`."""
-    return subprocess.Popen(
+@contextmanager
+def started(server: Server, folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """Start `get j1` in a folder; it is gone afterwards."""
+    with subprocess.Popen(
         [*COMMAND, "--api", server.origin, "get", "j1", *words],
         cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path),
-        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_download_over_breaking_connections_is_whole(server: Server, tmp_path: Path) -> None:
     """Each break is resumed by Range; the result is whole, verified, and HEAD was never tried."""
-    get = start(server, tmp_path)
-    out, err = get.communicate(timeout=60)
+    with started(server, tmp_path) as get:
+        out, err = get.communicate(timeout=60)
     assert get.returncode == 0, err
     assert (tmp_path / "j1.zip").read_bytes() == server.content
     assert "Verified: 1 file" in out
@@ -165,8 +167,8 @@ def test_a_download_over_breaking_connections_is_whole(server: Server, tmp_path:
 def test_urls_that_expire_in_the_middle_are_replaced(server: Server, tmp_path: Path) -> None:
     """Where a URL is good for two connections only, fresh ones are asked for until it is whole."""
     server.uses_per_url = 2
-    get = start(server, tmp_path)
-    _out, err = get.communicate(timeout=60)
+    with started(server, tmp_path) as get:
+        _out, err = get.communicate(timeout=60)
     assert get.returncode == 0, err
     assert (tmp_path / "j1.zip").read_bytes() == server.content
     assert server.urls == 4
@@ -176,21 +178,21 @@ def test_urls_that_expire_in_the_middle_are_replaced(server: Server, tmp_path: P
 def test_an_interrupted_download_goes_on(server: Server, tmp_path: Path, number: signal.Signals) -> None:
     """After Ctrl-C, or a kill, the same command asks only for the rest; no URL was left on the disk."""
     server.pause = 30.0
-    get = start(server, tmp_path)
     part = tmp_path / "j1.zip.part"
-    deadline = time.monotonic() + 30
-    while not (part.exists() and part.stat().st_size > BREAK_AFTER // 2) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    get.send_signal(number)
-    _out, err = get.communicate(timeout=60)
+    with started(server, tmp_path) as get:
+        deadline = time.monotonic() + 30
+        while not (part.exists() and part.stat().st_size > BREAK_AFTER // 2) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        get.send_signal(number)
+        _out, err = get.communicate(timeout=60)
     if number is signal.SIGINT:
         assert get.returncode == 130
         assert "the same command goes on from there" in err
     assert "secret" not in (tmp_path / "j1.zip.part.json").read_text()
     there = part.stat().st_size
     server.pause = 0.0
-    get = start(server, tmp_path, "--json")
-    out, err = get.communicate(timeout=60)
+    with started(server, tmp_path, "--json") as get:
+        out, err = get.communicate(timeout=60)
     assert get.returncode == 0, err
     assert json.loads(out)["resumedFrom"] == there
     assert server.ranges[1] == f"bytes={there}-"

@@ -34,22 +34,27 @@ class Up:
             "DOWNLOADJOBS_USER": "ann",
         }
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a command line of the user `ann`."""
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Start a command line of the user `ann`; it is gone afterwards."""
+        with subprocess.Popen(
             [*COMMAND, *words],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def call(self, *words: str) -> tuple[int, str, str]:
         """Run one: its exit code, standard output and standard error."""
-        process = self.start(*words)
-        out, err = process.communicate(timeout=60)
-        return process.returncode, out, err
+        with self.started(*words) as process:
+            out, err = process.communicate(timeout=60)
+            return process.returncode, out, err
 
     def children(self) -> dict[str, int]:
         """Module or program and process id of what `up` itself started."""
@@ -73,33 +78,31 @@ class Up:
 
 
 @contextmanager
-def up(*words: str, **environment: str) -> Iterator[Up]:
-    """Start it on a free port, and wait until it says where it is."""
-    process = subprocess.Popen(
+def up(folder: Path, *words: str, **environment: str) -> Iterator[Up]:
+    """Start it on a free port, with temporary files in a folder, and wait until it says where it is."""
+    with subprocess.Popen(
         [*COMMAND, "up", "--json", "--port", "0", *words],
-        env={**os.environ, **environment},
+        env={**os.environ, "TMPDIR": str(folder), **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            pytest.fail(f"up did not start: {process.communicate(timeout=10)[1]}")
-        yield Up(process, json.loads(line))
-    finally:
-        if process.poll() is None:
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                pytest.fail(f"up did not start: {process.communicate(timeout=10)[1]}")
+            yield Up(process, json.loads(line))
+        finally:
             process.terminate()
-        process.communicate(timeout=60)
 
 
 def test_a_job_by_the_command_line_and_again_after_a_restart(tmp_path: Path) -> None:
     """Submit, watch, get and check work against `up`; with --data its jobs are there the next time."""
     data = tmp_path / "data"
-    with up("--data", str(data)) as first:
+    with up(tmp_path, "--data", str(data)) as first:
         code, out, _err = first.call("submit", "10003", "10010", "10003", "--wait")
         job = out.strip()
         assert (code, out.count("\n")) == (0, 1)
@@ -113,66 +116,81 @@ def test_a_job_by_the_command_line_and_again_after_a_restart(tmp_path: Path) -> 
         assert stat.S_IMODE(credentials.stat().st_mode) == 0o600
         assert "Everything is stopped" not in first.stop()  # --json: nothing for people
         assert first.process.returncode == 130
-    with up("--data", str(data)) as second:
+    with up(tmp_path, "--data", str(data)) as second:
         code, out, err = second.call("get", job, "-o", str(tmp_path / "b.zip"))
-        assert (code, err) == (0, "")
+        assert code == 0, err
         assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
-def test_a_job_in_part_and_one_without_any_file() -> None:
-    """A missing file makes exit 1, and is named; if all are missing, the reason is told."""
-    with up() as stack:
-        code, out, err = stack.call("submit", "10003", "10999", "--wait")
-        assert code == 1
-        assert "1 of 2 files is missing" in err
-        code, out, err = stack.call("get", out.strip(), "-o", f"{stack.document['data']}/x.zip")
-        assert code == 1
-        assert "10999  not-found" in out
-        code, _out, err = stack.call("submit", "10999", "--wait")
-        assert code == 1
-        assert "does not exist" in err
-        code, _out, err = stack.call("--user", "bob", "status", "00000000-0000-4000-8000-000000000000")
-        assert code == 4
-        assert "no such job" in err
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A stack in which each job takes two seconds, and a killed worker's lease soon runs out."""
+    with up(
+        tmp_path_factory.mktemp("up"),
+        "--workers",
+        "1",
+        DOWNLOAD_DELAY_ENABLED="true",
+        DOWNLOAD_DELAY_MIN_MS="2000",
+        DOWNLOAD_DELAY_MAX_MS="2000",
+        LEASE_SECONDS="3",
+    ) as stack:
+        yield stack
 
 
-def test_watching_lives_through_an_api_that_is_killed() -> None:
-    """`up` starts a killed API and worker again, and `watch` goes on to the job's good end.
+def test_a_job_in_part(slow: Up, tmp_path: Path) -> None:
+    """A missing file makes exit 1 of submit and get, and is named."""
+    code, out, err = slow.call("submit", "10003", "10999", "--wait")
+    assert code == 1
+    assert "1 of 2 files is missing" in err
+    code, out, err = slow.call("get", out.strip(), "-o", f"{tmp_path}/x.zip")
+    assert code == 1
+    assert "10999  not-found" in out
 
-    The delay keeps the job running meanwhile; the worker's lease has to run out, so a short one is set.
-    """
-    settings = {
-        "DOWNLOAD_DELAY_ENABLED": "true",
-        "DOWNLOAD_DELAY_MIN_MS": "2500",
-        "DOWNLOAD_DELAY_MAX_MS": "2500",
-        "LEASE_SECONDS": "3",
-    }
-    with up("--workers", "1", **settings) as stack:
-        job = stack.call("submit", "10003")[1].strip()
-        watching = stack.start("watch", job)
+
+def test_a_job_without_any_file(slow: Up) -> None:
+    """If all files are missing, the reason is told."""
+    code, _out, err = slow.call("submit", "10999", "--wait")
+    assert code == 1
+    assert "does not exist" in err
+
+
+def test_another_users_job(slow: Up) -> None:
+    """Somebody else's job is refused with 4, in the API's words."""
+    job = slow.call("submit", "10003")[1].strip()
+    code, _out, err = slow.call("--user", "bob", "status", job)
+    assert code == 4
+    assert "belongs to another user" in err
+
+
+def test_watching_lives_through_an_api_that_is_killed(slow: Up) -> None:
+    """`up` starts a killed API and worker again, and `watch` goes on to the job's good end."""
+    job = slow.call("submit", "10003")[1].strip()
+    with slow.started("watch", job) as watching:
         assert watching.stdout is not None
         assert "files" in watching.stdout.readline()
-        children = stack.children()
+        children = slow.children()
         os.kill(children["downloadjobs_api"], signal.SIGKILL)
         os.kill(children["downloadjobs_worker"], signal.SIGKILL)
         out, err = watching.communicate(timeout=60)
         assert watching.returncode == 0, err
-        assert "Completed: 1 file." in out
-        assert "Trying again" in err
-        assert "answers again" in err
-        again = stack.children()
-        assert again["downloadjobs_api"] != children["downloadjobs_api"]
-        assert again["downloadjobs_worker"] != children["downloadjobs_worker"]
+    assert "Completed: 1 file." in out
+    assert "Trying again" in err
+    assert "answers again" in err
+    again = slow.children()
+    assert again["downloadjobs_api"] != children["downloadjobs_api"]
+    assert again["downloadjobs_worker"] != children["downloadjobs_worker"]
 
 
-def test_a_server_that_ends_ends_it_all() -> None:
+def test_a_server_that_ends_ends_it_all(tmp_path: Path) -> None:
     """Without its queue the stack cannot go on: it stops the rest, keeps the logs, and exits with 1."""
-    with up() as stack:
+    with up(tmp_path) as stack:
         children = stack.children()
         os.kill(next(pid for name, pid in children.items() if "valkey" in name), signal.SIGKILL)
         _out, err = stack.process.communicate(timeout=60)
         assert stack.process.returncode == 1
-        assert "valkey ended by itself" in json.loads(err)["message"]
+        message = json.loads(err)["message"]
+        assert "valkey ended by itself" in message
+        assert f"kept in {tmp_path}" in message
         time.sleep(0.1)
         assert stack.children() == {}
 

@@ -23,7 +23,7 @@ DONE = Outcome(JobState.COMPLETED, result_key="results/x.zip", result_bytes=5, f
 def queue(valkey: ValkeyServer) -> Iterator[LeaseStore]:
     """The worker's side of an empty queue; a job is dead after three deliveries."""
     redis = connect(RedisConfig(valkey.url))
-    yield LeaseStore(redis, QueuePolicy(lease_seconds=30, max_deliveries=3))
+    yield LeaseStore(redis, QueuePolicy(lease_seconds=30, max_deliveries=3, user_max_running=100))
     redis.close()
 
 
@@ -282,7 +282,7 @@ def test_equal_reads_of_one_moment_are_one(valkey: ValkeyServer) -> None:
 
     async def scenario() -> None:
         redis = connect_async(RedisConfig(valkey.url), max_connections=4)
-        store = JobStore(redis)
+        store = JobStore(redis, QueuePolicy())
         for job_id in ("a", "b"):
             assert (await store.submit(new(job_id))).created
         before = int((await redis.info("commandstats"))["cmdstat_hmget"]["calls"])
@@ -303,7 +303,7 @@ def test_a_failed_read_reaches_everyone_who_asked() -> None:
 
     async def scenario() -> None:
         redis = connect_async(RedisConfig("redis://127.0.0.1:1"), max_connections=4)
-        store = JobStore(redis)
+        store = JobStore(redis, QueuePolicy())
         results = await asyncio.gather(*(store.status("a") for _ in range(3)), return_exceptions=True)
         assert [type(result) for result in results] == [QueueUnavailableError] * 3
         await redis.aclose()
@@ -316,7 +316,7 @@ def test_a_request_that_gives_up_does_not_take_the_others_with_it(valkey: Valkey
 
     async def scenario() -> None:
         redis = connect_async(RedisConfig(valkey.url), max_connections=4)
-        store = JobStore(redis)
+        store = JobStore(redis, QueuePolicy())
         await store.submit(new())
         first = asyncio.create_task(store.status("a"))
         second = asyncio.create_task(store.status("a"))

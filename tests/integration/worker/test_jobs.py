@@ -4,17 +4,18 @@ import json
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from support_processes import System, running
-from support_worker import PREFIX, content, eventually, members, put_files
 
 from downloadjobs_cli.embedded import SeaweedServer, ValkeyServer
 from downloadjobs_core.job import job_key
 from downloadjobs_core.redis_client import RedisConfig, connect
+from support_processes import System, running
+from support_worker import PREFIX, content, eventually, members, put_files
 
 MIB = 1024 * 1024
 
@@ -38,7 +39,12 @@ def test_a_job_becomes_a_verified_archive(system: System) -> None:
     system.start_worker()
     job_id = system.submit([30_001, 30_002, 30_003, 30_001])
     status = system.wait(job_id)
-    assert status["progress"] == {"processed": 3, "total": 3, "bytes": 5 * MIB + 123, "bytesTotal": 5 * MIB + 123}
+    assert status["progress"] == {
+        "processed": 3,
+        "total": 3,
+        "bytes": 5 * MIB + 123,
+        "bytesTotal": 5 * MIB + 123,
+    }
     assert "failedFiles" not in status
     found = members(system.fetch(job_id))
     manifest = json.loads(found.pop("manifest.json"))
@@ -83,7 +89,7 @@ def test_a_thousand_files_make_one_archive(system: System) -> None:
 
 
 def test_a_file_that_changes_while_it_is_read_is_never_mixed(own_storage: System) -> None:
-    """A file that is overwritten all the time is whole in the archive, as one of its versions, or the job fails."""
+    """A file that is overwritten all the time is in the archive as one of its versions, or the job fails."""
     system = own_storage
     versions = [bytes([n]) * (12 * MIB) for n in range(5)]
     key = f"{PREFIX}30021.zip"
@@ -219,7 +225,7 @@ def test_every_line_of_a_job_names_it(system: System) -> None:
         )  # fmt: skip
 
 
-def test_redis_that_restarts_costs_no_job(valkey: ValkeyServer, seaweedfs: SeaweedServer, tmp_path: Path) -> None:
+def test_redis_that_restarts_costs_no_job(seaweedfs: SeaweedServer, tmp_path: Path) -> None:
     """Valkey with an append-only file is killed and restarted in the middle of a job: the job completes."""
     with (
         ValkeyServer(tmp_path / "valkey", append_only=True) as own_valkey,
@@ -263,8 +269,6 @@ def test_a_file_over_four_gib(own_storage: System) -> None:
     with httpx.stream("GET", url, timeout=600) as answer, archive.open("wb") as file:
         for chunk in answer.iter_bytes(MIB):
             file.write(chunk)
-    import zipfile
-
     with zipfile.ZipFile(archive) as opened:
         assert [info.file_size for info in opened.infolist()][:2] == [size, 100]
         assert opened.testzip() is None

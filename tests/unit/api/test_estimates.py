@@ -11,7 +11,7 @@ def test_an_idle_system_promises_one_service_time() -> None:
 
 def test_jobs_ahead_are_shared_among_the_slots_at_work() -> None:
     """Eight jobs before it and four slots: two rounds before its own."""
-    assert estimated_time(Accepted(created=True, ahead=8, running=4, service_seconds=5)) == "15-45 seconds"
+    assert estimated_time(Accepted(created=True, ahead=8, slots=4, service_seconds=5)) == "15-45 seconds"
 
 
 def test_quick_jobs_are_not_promised_at_once() -> None:

@@ -15,8 +15,7 @@ from downloadjobs_cli.exit_codes import ExitCode
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
-PROGRESS: dict[str, object] = {"processed": 1, "total": 2}
-STATUS = {"jobId": "j1", "status": "processing", "progress": PROGRESS}
+STATUS = {"jobId": "j1", "status": "processing", "progress": {"processed": 1, "total": 2}}
 
 
 def client(handler: Handler, login: Login | None = None) -> ApiClient:
@@ -64,7 +63,8 @@ def test_token_is_sent_as_bearer() -> None:
 
 def test_members_that_are_unknown_are_left_alone_and_kept() -> None:
     """An answer with new members is understood, and --json can still print all of it."""
-    document = {**STATUS, "progress": {**PROGRESS, "bytes": 5, "bytesTotal": 9}, "brandNew": [1]}
+    progress = {"processed": 1, "total": 2, "bytes": 5, "bytesTotal": 9}
+    document = {**STATUS, "progress": progress, "brandNew": [1]}
     with client(lambda _request: httpx.Response(200, json=document, headers={"Retry-After": "2"})) as api:
         reply = api.status("j1")
     assert reply.value.progress.bytes_total == 9

@@ -162,6 +162,12 @@ def test_submit_reads_ids_from_a_file(call: Call, api: Api, tmp_path: Path) -> N
     assert json.loads(api.requests[0].content) == {"file_ids": [10003, 10004, 10005, 10006]}
 
 
+def test_a_file_that_is_no_text_is_refused(call: Call, tmp_path: Path) -> None:
+    """Ids from a binary file end with 2, not with a traceback."""
+    (tmp_path / "ids").write_bytes(b"\xff\xfe\x00")
+    assert call("submit", "--from-file", "ids") == 2
+
+
 def test_a_bad_id_in_a_file_is_named_with_its_line() -> None:
     """A word that is no id is refused before anything is sent, and the line is named."""
     with pytest.raises(click.BadParameter, match=r"line 2: .*5"):
@@ -176,12 +182,14 @@ def test_a_bad_id_in_a_file_is_named_with_its_line() -> None:
         ["submit", "x"],
         ["submit", *["10003"] * 1001],
         ["status", "../etc"],
-        ["watch", "j1", "--timeout", "0"],
+        ["watch", "j1", "--timeout", "inf"],
+        ["watch", "j1", "--patience", "nan"],
         ["--api", "ftp://x", "status", "j1"],
+        ["--api", "http://a:b", "status", "j1"],
         ["--user", "Jürgen", "status", "j1"],
         ["nonsense"],
     ],
-    ids=["none", "small", "word", "1001", "path", "timeout", "scheme", "user", "command"],
+    ids=["none", "small", "word", "1001", "path", "inf", "nan", "scheme", "port", "user", "command"],
 )
 def test_a_wrong_command_line_ends_with_2(call: Call, api: Api, words: list[str]) -> None:
     """What can be seen to be wrong is refused with 2, and nothing is sent."""

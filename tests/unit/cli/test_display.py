@@ -85,7 +85,14 @@ def test_amounts_are_decimal(count: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (59.4, "59 s"),
+        (185, "3 min 05 s"),
+        (600, "10 min"),
+        (7800, "2 h 10 min"),
+    ],
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     """A time span has the unit a person would choose."""

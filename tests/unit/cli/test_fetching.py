@@ -241,6 +241,13 @@ def test_a_result_that_always_changes_is_an_error(target: Path) -> None:
         fetch(store, target, patience=600)
 
 
+@pytest.mark.parametrize("url", ["http://s3.test:port/", "not a url", "ftp://s3.test/r", ""])
+def test_a_url_that_is_none_is_an_error(target: Path, url: str) -> None:
+    """What can be no URL is refused at once."""
+    with pytest.raises(RefusedError, match="cannot be used"):
+        fetch(Store(), target, urls=[url])
+
+
 def test_the_store_learns_nothing_of_the_user(target: Path) -> None:
     """The user's headers for the API are not sent to the store."""
     store = Store()

@@ -103,12 +103,20 @@ def handler(scripted: Scripted) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class QuietServer(ThreadingHTTPServer):
+    """Takes a client that hangs up for granted."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing."""
+
+
 @contextmanager
 def serving(context: ssl.SSLContext | None = None) -> Iterator[Scripted]:
     """Run a server on loopback."""
     scripted = Scripted("")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(scripted))
-    server.daemon_threads = True
+    server = QuietServer(("127.0.0.1", 0), handler(scripted))
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
     scripted.url = f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
@@ -499,6 +507,7 @@ def test_no_credentials_anywhere(server: Scripted, monkeypatch: pytest.MonkeyPat
         connect(S3Config(endpoint=server.url), "files").check()
 
 
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")  # minio-py 7.2.20
 def test_credentials_of_the_platform(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without keys in the settings, those that the platform hands out are taken, and kept while good."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE"):

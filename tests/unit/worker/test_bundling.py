@@ -23,7 +23,7 @@ from downloadjobs_core.states import JobState
 from downloadjobs_worker import patience, reading
 from downloadjobs_worker.bundling import Bundler, BundlingLimits
 from downloadjobs_worker.hold import HandBackRequested, Hold, Stop
-from support_worker import PREFIX, content, eventually, leased, members, put_files, read_object
+from support_worker import PREFIX, NoLedger, content, eventually, leased, members, put_files, read_object
 
 CHUNK = 1000
 PART = 3000
@@ -91,7 +91,7 @@ def bundler(store: MemoryObjectStore, results: MemoryObjectStore | None = None) 
 
 def run(store: MemoryObjectStore, hold: Hold) -> tuple[Outcome, dict[str, bytes]]:
     """Bundle, and read the archive back."""
-    outcome = bundler(store).bundle(hold, lambda: None)
+    outcome = bundler(store).bundle(hold, lambda: None, NoLedger())
     return outcome, members(read_object(store, outcome.result_key)) if outcome.result_key else {}
 
 
@@ -233,7 +233,7 @@ def test_a_lease_lost_at_the_end_publishes_nothing() -> None:
         raise LeaseLostError("job", "test")
 
     with pytest.raises(LeaseLostError):
-        bundler(store).bundle(hold, refused)
+        bundler(store).bundle(hold, refused, NoLedger())
     assert list(store.list("results/")) == []
     assert store.pending_uploads("") == []
 

@@ -14,7 +14,7 @@ from downloadjobs_core.zip_layout import CrcPatch
 from downloadjobs_worker import patience
 from downloadjobs_worker.hold import Hold, Stop
 from downloadjobs_worker.uploading import PARTS_AIM, PartUploader, part_bytes_for
-from support_worker import leased, read_object
+from support_worker import NoLedger, leased, read_object
 
 MIB = 1024 * 1024
 
@@ -48,7 +48,7 @@ class Recorder(MemoryObjectStore):
 
 def uploader(store: MemoryObjectStore, hold: Hold | None = None, part_bytes: int = 10) -> PartUploader:
     """An uploader of tiny parts."""
-    return PartUploader(store, "key", hold or leased(1), part_bytes=part_bytes, threads=2)
+    return PartUploader(store, "key", hold or leased(1), part_bytes=part_bytes, threads=2, ledger=NoLedger())
 
 
 def test_a_part_with_a_late_patch_goes_after_those_behind_it() -> None:

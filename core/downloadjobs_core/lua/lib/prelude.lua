@@ -1,20 +1,26 @@
--- Stands before every script: names of keys, the clock, the table of transitions, events.
+-- Stands before every script: names of keys, the clock, the table of transitions, and the moves
+-- that several scripts share.
 --
 -- KEYS[1] is the queue's root, `{downloadjobs}`: a hash tag, so that every key derived from it
 -- lies in one slot of Redis Cluster. Times are microseconds since 1970 by TIME, the only clock.
 -- They are formatted with %.0f, because concatenation turns 16 digits into an exponent.
+--
+-- Where a job waits is its field `place`: ready, parked, delayed or suspended; leased while an
+-- attempt holds it; empty when it has ended. docs/queue.md has the whole picture.
 
 local root = KEYS[1]
-local READY_SCAN = 16          -- entries without a job that one pop may skip
 local WAKE_LIMIT = 1024        -- tokens in the wake list; more than slots that could idle at once
 local EVENTS_LIMIT = 100000    -- events kept in the stream, about; a reader further behind resyncs
+local FIRST_SERVICE_US = 10000000   -- what a job is taken to last before one has ended
+local NEWEST_WEIGHT = 1 / 8    -- of the newest value in a running mean
 local PRIORITIES = {'high', 'normal', 'low'}
 local ALLOWED = {--@transitions@--}
 
 local function key(name) return root .. ':' .. name end
 local function job_key(id) return root .. ':job:' .. id end
-local function ready_key(priority) return root .. ':ready:' .. priority end
 local function int(number) return string.format('%.0f', number) end
+local function ready_key(priority) return key('ready:' .. priority) end
+local function parked_key(user, priority) return key('parked:' .. priority .. ':' .. user) end
 
 local function now_us()
   local time = redis.call('TIME')
@@ -29,7 +35,7 @@ local function illegal(id, from, to)
   return redis.error_reply('ILLEGALTRANSITION job ' .. id .. ': ' .. tostring(from) .. ' to ' .. to)
 end
 
--- Compared for equality, never by order: a wiped Redis must not accept an old token (design: fencing).
+-- Compared for equality, never by order: a wiped Redis must not accept an old token.
 local function holds(id, token)
   return token ~= '' and redis.call('HGET', job_key(id), 'token') == token
 end
@@ -39,11 +45,23 @@ local function ended_by(id, token)
   return token ~= '' and redis.call('HGET', job_key(id), 'ended_token') == token
 end
 
--- Takes the lease from the attempt that holds it, and remembers which one that was.
-local function release(id, token)
-  redis.call('HSET', job_key(id), 'ended_token', token)
-  redis.call('HDEL', job_key(id), 'token')
-  redis.call('ZREM', key('leased'), id)
+-- A job's change, for the operator, streams to clients, and webhooks.
+local function emit(id, kind, state, now, ...)
+  redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_LIMIT, '*',
+    'job', id, 'kind', kind, 'state', state, 'at_us', int(now), ...)
+end
+
+local function mean(field, value)
+  local old = tonumber(redis.call('HGET', key('stats'), field) or value)
+  redis.call('HSET', key('stats'), field, string.format('%.6f', old + (value - old) * NEWEST_WEIGHT))
+end
+
+local function stat(field, default)
+  return tonumber(redis.call('HGET', key('stats'), field) or default)
+end
+
+local function count(name, user, by)
+  if redis.call('HINCRBY', key(name), user, by) <= 0 then redis.call('HDEL', key(name), user) end
 end
 
 local function wake()
@@ -51,15 +69,85 @@ local function wake()
   redis.call('LTRIM', key('wake'), 0, WAKE_LIMIT - 1)
 end
 
--- A job's change, for the operator, streams to clients, and webhooks.
-local function emit(id, kind, state, now, ...)
-  redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_LIMIT, '*',
-    'job', id, 'kind', kind, 'state', state, 'at_us', int(now), ...)
+-- A ready job's name in its set. The time of its submission stands before its id, so that jobs of
+-- one score go in the order they came; an id alone would let an unlucky one be overtaken for ever.
+local function entry_of(id, created_us) return string.format('%016.0f:%s', tonumber(created_us), id) end
+local function id_of(entry) return string.sub(entry, 18) end
+
+-- Takes a waiting job out of the set it waits in.
+local function take_out(id)
+  local job = redis.call('HMGET', job_key(id), 'place', 'priority', 'user', 'created_us')
+  local place, entry = job[1], entry_of(id, job[4] or 0)
+  if place == 'ready' then
+    redis.call('ZREM', ready_key(job[2]), entry)
+  elseif place == 'parked' then
+    redis.call('ZREM', parked_key(job[3], job[2]), entry)
+    redis.call('ZREM', key('parked'), id)
+  elseif place == 'delayed' or place == 'suspended' then
+    redis.call('ZREM', key(place), id)
+  end
 end
 
--- Puts a job where a pop finds it, at the place its first submission gave it.
+-- Puts a waiting job where a pop finds it, at the place its submission gave it; a suspended one aside.
 local function make_ready(id, now)
-  local fields = redis.call('HMGET', job_key(id), 'priority', 'score')
-  redis.call('ZADD', ready_key(fields[1] or 'normal'), fields[2] or int(now), id)
+  local job = redis.call('HMGET', job_key(id), 'priority', 'score', 'created_us', 'suspended')
+  if job[4] == '1' then
+    redis.call('ZADD', key('suspended'), int(now), id)
+    redis.call('HSET', job_key(id), 'place', 'suspended')
+    return
+  end
+  redis.call('ZADD', ready_key(job[1]), job[2], entry_of(id, job[3]))
+  redis.call('HSET', job_key(id), 'place', 'ready')
   wake()
+end
+
+local function begin_waiting(id, user, created_us)
+  if redis.call('ZADD', key('waiting'), created_us, id) == 1 then count('waiting_by_user', user, 1) end
+end
+
+local function end_waiting(id, user)
+  if redis.call('ZREM', key('waiting'), id) == 1 then count('waiting_by_user', user, -1) end
+end
+
+-- Lets the first of a user's parked jobs be popped again.
+local function unpark(user)
+  for _, priority in ipairs(PRIORITIES) do
+    local first = redis.call('ZPOPMIN', parked_key(user, priority))
+    if first[1] then
+      local id = id_of(first[1])
+      redis.call('ZREM', key('parked'), id)
+      redis.call('ZADD', ready_key(priority), first[2], first[1])
+      redis.call('HSET', job_key(id), 'place', 'ready')
+      wake()
+      return
+    end
+  end
+end
+
+-- Corrects what a user was charged at submission by what an attempt really took (fair queuing).
+local function settle(id, now)
+  local job = redis.call('HMGET', job_key(id), 'user', 'priority', 'charged_us', 'leased_us')
+  local owed = now - tonumber(job[4] or now) - tonumber(job[3] or 0)
+  redis.call('HSET', job_key(id), 'charged_us', 0)
+  local virtual = tonumber(redis.call('GET', key('virtual:' .. job[2])) or 0)
+  local finish = tonumber(redis.call('ZSCORE', key('finish:' .. job[2]), job[1]) or virtual) + owed
+  if finish > virtual then
+    redis.call('ZADD', key('finish:' .. job[2]), int(finish), job[1])
+  else
+    redis.call('ZREM', key('finish:' .. job[2]), job[1])
+  end
+end
+
+-- Takes the lease from whoever holds it, and remembers which attempt that was.
+local function release(id, token, user)
+  redis.call('HSET', job_key(id), 'ended_token', token, 'place', '')
+  redis.call('HDEL', job_key(id), 'token')
+  redis.call('ZREM', key('leased'), id)
+  count('running_by_user', user, -1)
+  unpark(user)
+end
+
+-- Has the storage swept for what a lost attempt may have left, once its uploads can have ended.
+local function sweep_later(now, after_us)
+  redis.call('ZADD', key('maintenance'), 'NX', int(now + after_us), 'sweep-orphans')
 end

@@ -1,0 +1,195 @@
+"""How fast the API answers, beside a bare Falcon answer under the same server.
+
+    .venv/bin/python bench/api.py [--seconds 5] [--connections 50] [--rounds 3]
+
+It needs `wrk` (Debian: apt-get install wrk). One API process and one bare
+Falcon app, which answers a constant without any header of ours, both under the
+same gunicorn worker class; each route is loaded in alternating rounds, and the
+medians are compared. Valkey and SeaweedFS are real, on loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+from support_bench import median, result, table
+
+from downloadjobs_cli.embedded import SeaweedServer, ValkeyServer, free_ports
+from downloadjobs_core.objectstore.s3 import connect
+
+USER: Final = "bench"
+FILE_ID: Final = 10_000
+
+BARE: Final = """
+import falcon.asgi
+from downloadjobs_api.server import serve
+from downloadjobs_api.settings import ApiSettings
+
+class Bare:
+    async def on_get(self, req, resp):
+        resp.data = b'{"status":"ok"}'
+        resp.content_type = "application/json"
+
+def create_app(settings, drain):
+    app = falcon.asgi.App()
+    app.add_route("/", Bare())
+    return app
+
+serve(ApiSettings(), create_app)
+"""
+
+REPORT: Final = """
+done = function(summary, latency, requests)
+  io.write(string.format("JSON{\\"rps\\":%f,\\"p99_ms\\":%f,\\"bad\\":%d}",
+    summary.requests / summary.duration * 1e6, latency:percentile(99) / 1000,
+    summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout))
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What wrk sends to one route."""
+
+    name: str
+    url: str
+    method: str = "GET"
+    body: str = ""
+
+    def script(self) -> str:
+        """The Lua that wrk runs."""
+        return (
+            f"""
+            wrk.method = "{self.method}"
+            wrk.headers["x-user-id"] = "{USER}"
+            wrk.headers["content-type"] = "application/json"
+            wrk.body = '{self.body}'
+        """
+            + REPORT
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Requests a second, and the 99th percentile of their time in milliseconds."""
+
+    rps: float
+    p99_ms: float
+
+
+def measure(load: Load, folder: Path, *, seconds: int, connections: int) -> Measured:
+    """Load one route and check that every answer was a good one."""
+    script = folder / "load.lua"
+    script.write_text(load.script())
+    printed = subprocess.run(
+        [shutil.which("wrk") or "", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), load.url],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    found = re.search(r"JSON(\{.*\})", printed)
+    assert found, printed
+    figures = json.loads(found.group(1))
+    assert not figures["bad"], (load, figures)
+    return Measured(figures["rps"], figures["p99_ms"])
+
+
+@contextmanager
+def served(command: list[str], environment: dict[str, str], log: Path) -> Iterator[str]:
+    """A server process on a free port; its address."""
+    port = free_ports(1)[0]
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, "HOST": "127.0.0.1", "PORT": str(port), "LOG_FORMAT": "json", **environment},
+            stderr=stderr,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=8), trust_env=False) as client:
+            client.get(f"{address}/").raise_for_status()
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def main() -> None:
+    """Run all of it."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("--seconds", type=int, default=5)
+    options.add_argument("--connections", type=int, default=50)
+    options.add_argument("--rounds", type=int, default=3)
+    args = options.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("bench/api.py needs wrk: apt-get install wrk")
+
+    with tempfile.TemporaryDirectory(prefix="downloadjobs-bench-") as name:
+        folder = Path(name)
+        with ValkeyServer(folder / "valkey") as valkey, SeaweedServer(folder / "s3") as s3:
+            store = connect(s3.config, s3.bucket)
+            store.put(f"downloads/{FILE_ID}.zip", b"x" * 1000)
+            environment = {
+                "REDIS_URL": valkey.url, "S3_ENDPOINT": s3.endpoint, "S3_BUCKET_NAME": s3.bucket,
+                "S3_ACCESS_KEY_ID": s3.config.access_key or "",
+                "S3_SECRET_ACCESS_KEY": s3.config.secret_key or "",
+            }  # fmt: skip
+            with (
+                served(["-m", "downloadjobs_api"], environment, folder / "api.log") as api,
+                served(["-c", BARE], {}, folder / "bare.log") as bare,
+            ):
+                body = json.dumps({"file_ids": list(range(FILE_ID, FILE_ID + 10))})
+                job = httpx.post(
+                    f"{api}/v1/download/initiate", json=json.loads(body), headers={"x-user-id": USER}
+                ).json()["jobId"]
+                loads = [
+                    Load("bare Falcon", f"{bare}/"),
+                    Load("status", f"{api}/v1/download/status/{job}"),
+                    Load("initiate", f"{api}/v1/download/initiate", "POST", body),
+                    Load("check", f"{api}/v1/download/check", "POST", json.dumps({"file_id": FILE_ID})),
+                ]
+                rounds = [
+                    [
+                        measure(load, folder, seconds=args.seconds, connections=args.connections)
+                        for load in loads
+                    ]
+                    for _ in range(args.rounds)
+                ]
+
+    bare_rps = [row[0].rps for row in rounds]
+    medians = {
+        load.name: (
+            median([row[n].rps for row in rounds]),
+            median([row[n].p99_ms for row in rounds]),
+            median([row[n].rps / base for row, base in zip(rounds, bare_rps, strict=True)]),
+        )
+        for n, load in enumerate(loads)
+    }
+    table(
+        f"one process, {args.connections} connections, median of {args.rounds} rounds of {args.seconds} s",
+        ["route", "requests/s", "p99 ms", "ratio to bare"],
+        [[route, f"{rps:.0f}", f"{p99:.1f}", f"{ratio:.2f}"] for route, (rps, p99, ratio) in medians.items()],
+    )
+    result(
+        status_rps=round(medians["status"][0]),
+        status_ratio_to_bare=round(medians["status"][2], 2),
+        initiate_rps=round(medians["initiate"][0]),
+        initiate_p99_ms=round(medians["initiate"][1], 1),
+        check_rps=round(medians["check"][0]),
+        check_p99_ms=round(medians["check"][1], 1),
+    )
+
+
+if __name__ == "__main__":
+    main()

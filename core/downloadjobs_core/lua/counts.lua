@@ -1,0 +1,30 @@
+-- How many jobs are where, and how long the oldest waits: for the autoscaler and the metrics.
+--
+-- KEYS[1] root            reads ready:<priority>, delayed, leased, parked, suspended, dead, maintenance,
+--                         waiting, stats, epoch
+-- Reply   flat list of name and number: ready, delayed, due, leased, expired, parked, suspended, dead,
+--         maintenance (due), oldest_waiting_us, oldest_dead_us (0 for none), service_us, slots,
+--         next_due_us (of delayed; 0 for none), now_us, epoch (0 after a wipe)
+
+local now = now_us()
+local function card(name) return redis.call('ZCARD', key(name)) end
+local function from(name, low, high) return redis.call('ZCOUNT', key(name), low, high) end
+local function first(name) return redis.call('ZRANGE', key(name), 0, 0, 'WITHSCORES')[2] end
+local function age(name)
+  local since = first(name)
+  return since and int(math.max(0, now - tonumber(since))) or '0'
+end
+
+local ready = 0
+for _, priority in ipairs(PRIORITIES) do ready = ready + redis.call('ZCARD', ready_key(priority)) end
+return {
+  'ready', ready,
+  'delayed', from('delayed', '(' .. int(now), '+inf'), 'due', from('delayed', '-inf', int(now)),
+  'leased', from('leased', '(' .. int(now), '+inf'), 'expired', from('leased', '-inf', int(now)),
+  'parked', card('parked'), 'suspended', card('suspended'), 'dead', card('dead'),
+  'maintenance', from('maintenance', '-inf', int(now)),
+  'oldest_waiting_us', age('waiting'), 'oldest_dead_us', age('dead'),
+  'service_us', int(stat('service_us', FIRST_SERVICE_US)), 'slots', int(stat('slots', 0)),
+  'next_due_us', first('delayed') or '0', 'now_us', int(now),
+  'epoch', redis.call('GET', key('epoch')) or '0',
+}

@@ -1,0 +1,111 @@
+"""The queue's own tasks: which there are, and what they ask Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, cast
+
+from downloadjobs_core.errors import LeaseLostError
+from downloadjobs_core.job import Job, job_key
+from downloadjobs_core.leases import SECOND_US, translated_errors
+from downloadjobs_core.scripts import ROOT, Scripts
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+EVERY_SECONDS: Final = 3_600
+"""Between two runs of a batched task: a sleeping pool of workers is woken at most once an hour for it."""
+
+
+class Task(StrEnum):
+    """A maintenance task; its name stands in the set `maintenance`, scored by when it is due."""
+
+    EXPIRE_RESULTS = "expire-results"
+    SWEEP_ORPHANS = "sweep-orphans"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """What a job says of one attempt at it."""
+
+    known: bool
+    """The job has a record."""
+    current: bool
+    """The attempt holds it now."""
+    published: bool
+    """Its result is the one that the job points to."""
+
+
+@dataclass(slots=True)
+class UpkeepStore:
+    """What maintenance reads and writes in Redis. Raises `QueueUnavailableError`."""
+
+    redis: Redis
+    _scripts: Scripts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._scripts = Scripts(self.redis)
+
+    def now_us(self) -> int:
+        """The time by Redis' clock, in microseconds since 1970."""
+        with translated_errors():
+            seconds, micros = self.redis.time()
+        return seconds * SECOND_US + micros
+
+    def expired_results(self, limit: int) -> list[tuple[str, str]]:
+        """Jobs whose result is past its time: id, and the result's key (empty if the record is gone)."""
+        with translated_errors():
+            ids = cast(
+                "list[str]",
+                self.redis.zrange(
+                    f"{ROOT}:expiring", "-inf", str(self.now_us()), byscore=True, offset=0, num=limit
+                ),
+            )
+            keys = [cast("str | None", self.redis.hget(job_key(job_id), "result_key")) for job_id in ids]
+        return [(job_id, key or "") for job_id, key in zip(ids, keys, strict=True)]
+
+    def expire_result(self, job_id: str) -> bool:
+        """Mark a result as expired whose object was removed."""
+        with translated_errors():
+            return bool(self._scripts.run("expire_result", job_id))
+
+    def uploads(self) -> dict[str, str]:
+        """Uploads that were begun and not known to have ended: the object's key, and the upload's id."""
+        with translated_errors():
+            return cast("dict[str, str]", self.redis.hgetall(f"{ROOT}:uploads"))
+
+    def forget_upload(self, key: str) -> None:
+        """It was aborted."""
+        with translated_errors():
+            self.redis.hdel(f"{ROOT}:uploads", key)
+
+    def attempted(self, attempts: Sequence[tuple[str, str, str]]) -> list[Attempted]:
+        """What jobs say of attempts at them, given as job id, token and the key the attempt writes."""
+        with translated_errors():
+            pipeline = self.redis.pipeline(transaction=False)
+            for job_id, _, _ in attempts:
+                pipeline.hmget(job_key(job_id), "state", "token", "result_key")
+            rows = cast("list[list[str | None]]", pipeline.execute())
+        return [
+            Attempted(known=row[0] is not None, current=row[1] == token, published=row[2] == key)
+            for (_, token, key), row in zip(attempts, rows, strict=True)
+        ]
+
+    def done(self, task: Job, *, again_seconds: float | None, when_first_in: str = "") -> None:
+        """End a maintenance task.
+
+        Args:
+            task: as it was leased.
+            again_seconds: when it is due again at the earliest; None for not before it is asked for.
+            when_first_in: the set whose first entry says when there is work again.
+
+        Raises:
+            LeaseLostError: another worker has taken it over.
+        """
+        wait = -1 if again_seconds is None else int(again_seconds * SECOND_US)
+        with translated_errors():
+            accepted = self._scripts.run("maintenance_done", task.job_id, task.token, wait, when_first_in)
+        if not accepted:
+            raise LeaseLostError(task.job_id, "its token is no longer the current one")
