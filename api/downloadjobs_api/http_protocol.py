@@ -19,13 +19,13 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import ASGIReceiveEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -47,7 +47,7 @@ MAX_TARGET_BYTES: Final = 16 * 1024
 """Of path and query. 1,000 file ids in a query would fit; browsers and proxies stop at 8 to 64 KiB."""
 
 MAX_HEADER_BYTES: Final = 64 * 1024
-"""Of all names and values together: eight times what nginx lets a whole head have by default."""
+"""Of all names and values together. nginx takes half of it by default, Node a quarter."""
 
 MAX_PIPELINED: Final = 100
 """Requests read ahead on one connection. One read can bring thousands, and each costs memory."""
@@ -96,6 +96,7 @@ def _malformed(message: str) -> ProblemError:
 class Exchange(RequestResponseCycle):
     """One request and its answer."""
 
+    hangs_up = False  # the connection ends after this answer, though the request is not whole yet
     _body_open = False  # part of the body was handed over, and not yet its end
 
     async def receive(self) -> ASGIReceiveEvent:
@@ -120,6 +121,12 @@ class Exchange(RequestResponseCycle):
         self._body_open = self.more_body
         return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
 
+    def send(self, message: ASGISendEvent) -> Coroutine[Any, Any, None]:
+        """Send a part of the answer; where uvicorn would close amid the request, `HttpProtocol` hangs up."""
+        if self.more_body and self.response_started and not self.keep_alive:
+            self.keep_alive = self.hangs_up = True
+        return super().send(message)
+
     async def send_500_response(self) -> None:
         """Answer for an app that raised, or that was cancelled because the drain's time is over."""
         if isinstance(sys.exception(), asyncio.CancelledError):
@@ -141,10 +148,12 @@ class HttpProtocol(HttpToolsProtocol):
     """For each next part of a body, as long as the app takes what comes."""
 
     linger_seconds: ClassVar[float] = 5
-    """After an answer that came before its request's end, what still comes is read and dropped for so long:
-    closing at once resets the connection, and the answer may be lost (RFC 9112 section 9.6)."""
+    """What still comes after an answer that was earlier than its request's end is read and dropped for so
+    long: closing at once resets the connection, and the answer may be lost (RFC 9112 section 9.6)."""
 
     sweep_seconds: ClassVar[float] = 1
+
+    cycle: Exchange  # the newest
 
     def __init__(
         self,
@@ -162,7 +171,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._measure = False  # the head may be too large: it came in several parts, or in a large one
         self._silent_bytes = 0  # received since a head, a part of a body, or a message was complete
         self._refusal: bytes | None = None  # waits for the answers before it
-        self._refused = False
+        self._deaf = False  # what is received is dropped
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Begin to wait for the first head."""
@@ -171,26 +180,23 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse what cannot be a request."""
-        if self._refused:
+        if self._deaf:
             return
         in_head = self._in_head
         self._measure = in_head or len(data) > MAX_TARGET_BYTES
         self._silent_bytes += len(data)
         try:
+            rest = None
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                self._read_again(data[upgrade.args[0] :])
+                rest = data[upgrade.args[0] :]
+            if rest is not None:
+                self._read_again(rest)
             if self._silent_bytes > MAX_TARGET_BYTES + MAX_HEADER_BYTES:
                 self._check_size(received=self._silent_bytes)
-        except ProblemError as refusal:
-            self._refuse(refusal)
-        except httptools.HttpParserError as error:
-            cause = error.__context__  # of what a callback raised
-            if isinstance(cause, ProblemError):
-                self._refuse(cause)
-            else:
-                self._refuse(_malformed(f"The request is not valid HTTP/1.1: {error}."))
+        except (ProblemError, httptools.HttpParserError) as error:
+            self._refuse(error)
         else:
             if self._owed:
                 waits = self.cycle.more_body
@@ -331,6 +337,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._owed = False
         if self._refusal is not None:
             self._send_refusal(self._refusal)
+        elif self.cycle.hangs_up:
+            self._hang_up()
         elif self._in_head:
             self._deadline = now + self.head_seconds
         else:
@@ -353,9 +361,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         self._deadline = now + self.linger_seconds
 
-    def _refuse(self, refusal: ProblemError) -> None:
+    def _refuse(self, error: ProblemError | httptools.HttpParserError) -> None:
         """Answer in the app's place, read no further, and close."""
-        self._refused = True
+        refusal = error if isinstance(error, ProblemError) else error.__context__  # what a callback raised
+        if not isinstance(refusal, ProblemError):
+            refusal = _malformed(f"The request is not valid HTTP/1.1: {error}.")
+        self._deaf = True
         request_id = _request_id(self.scope["headers"])
         address = self.client[0] if self.client else ""
         status = refusal.kind.status
@@ -382,5 +393,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _send_refusal(self, answer: bytes) -> None:
         self.transport.write(answer)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """End our side, drop what still comes, and let the client close."""
+        self._deaf = True
         self.transport.write_eof()
         self._deadline = self.loop.time() + self.linger_seconds

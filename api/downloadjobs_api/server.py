@@ -2,7 +2,7 @@
 
 The configuration comes from the settings only: not from `GUNICORN_CMD_ARGS`, a
 file, or the command line. The socket is bound before gunicorn starts, which
-would try for five seconds and then end with a traceback of log lines.
+would try a taken port for five seconds, and exit with another code.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def serve(
     try:
         listener = _listen(settings.host, settings.port)
     except (OSError, UnicodeError) as error:
-        reason = str(getattr(error, "strerror", error)).partition(" (while")[
-            0
-        ]  # there socket names the address
+        reason, _, _ = str(getattr(error, "strerror", error)).partition(" (while attempting")
         where = f"{settings.host}, port {settings.port}"
         sys.stderr.write(f"{PROCESS}: cannot listen on {where}: {reason}; set HOST or PORT.\n")
         raise SystemExit(EXIT_SETTINGS) from None
@@ -81,13 +79,14 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bind and listen.
+    """Bind and listen. Of a name with addresses of both kinds, such as localhost, the IPv4 one counts.
 
     Raises:
         OSError: the host is unknown or not this machine's, the port is taken or not allowed.
         UnicodeError: the host is no name at all.
     """
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    families = [found[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
     dual = host == "::" and socket.has_dualstack_ipv6()
     return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=dual)
 

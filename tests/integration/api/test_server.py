@@ -358,6 +358,9 @@ def test_an_upgrade_is_not_accepted_and_does_no_harm(wire: Wire) -> None:
     wire.send(bodiless * 3)
     assert [wire.answer().json["path"] for _ in range(3)] == ["/upgrade"] * 3
     assert wire.get("/next").json["path"] == "/next"
+    wire.send(bodiless + "GET / HTTP/1.1\r\n\r\n")
+    assert wire.answer().json["path"] == "/upgrade"
+    assert "one Host header" in wire.answer().json["message"]
 
 
 def test_trailers_are_not_headers(wire: Wire) -> None:
@@ -396,13 +399,18 @@ def test_a_body_cut_short_never_counts_as_whole(patient: ApiProcess, part: str, 
     assert whole_bodies(patient) == bodies
 
 
-def test_an_early_answer_arrives(wire: Wire) -> None:
-    """A client that still sends its body when the answer is out can read it, and go on afterwards."""
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_an_early_answer_arrives(wire: Wire, connection: str) -> None:
+    """A client that still sends its body when the answer is out can read it, and go on if it may."""
     length = 8 * 1024 * 1024
-    wire.send("POST /deaf HTTP/1.1\r\nHost: a\r\n" + f"Content-Length: {length}\r\n\r\n")
+    lines = ("Host: a", f"Content-Length: {length}", f"Connection: {connection}")
+    wire.send(with_headers(*lines).replace("/", "/deaf", 1))
     wire.send(b"a" * length)
     assert wire.answer().status == 413
-    assert wire.get("/next").json["path"] == "/next"
+    if connection == "close":
+        assert wire.rest() == b""
+    else:
+        assert wire.get("/next").json["path"] == "/next"
 
 
 # Times
@@ -491,7 +499,7 @@ def test_a_stop_drains(number: signal.Signals) -> None:
         with process.wire() as idle, process.wire() as poll, process.wire() as busy:
             assert idle.get("/").status == 200
             poll.send("GET /poll HTTP/1.1\r\nHost: a\r\n\r\n")
-            busy.send("GET /sleep?seconds=1.5 HTTP/1.1\r\nHost: a\r\n\r\n")
+            busy.send("GET /sleep?seconds=1 HTTP/1.1\r\nHost: a\r\n\r\n")
             process.wait_for("polling")
             process.wait_for("sleeping")
             if number == signal.SIGINT:

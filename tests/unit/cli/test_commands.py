@@ -387,23 +387,3 @@ def test_help_tells_the_exit_codes(call: Call, capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     for word in ("demo", "up", "seed", "submit", "status", "watch", "get", "check", "Exit codes"):
         assert word in out
-
-
-def test_seed_needs_a_bucket(
-    call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`seed` without S3_BUCKET_NAME, or with wrong settings, ends with 2 and names the setting."""
-    monkeypatch.delenv("S3_BUCKET_NAME", raising=False)
-    assert call("seed") == 2
-    assert "S3_BUCKET_NAME is not set" in capsys.readouterr().err
-    monkeypatch.setenv("S3_ENDPOINT", "nonsense")
-    assert call("seed") == 2
-    assert "S3_ENDPOINT: must be a URL" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "words", [["--size", "100"], ["--size-min", "5MB"], ["--size", "much"], ["--first-id", "99999999"]]
-)
-def test_seed_refuses_what_cannot_be_made(call: Call, words: list[str]) -> None:
-    """Sizes too small for a zip, in the wrong order, or no sizes, and ids out of range end with 2."""
-    assert call("seed", *words) == 2

@@ -8,6 +8,7 @@ import zipfile
 import pytest
 
 from downloadjobs_cli import seeding
+from downloadjobs_cli.main import run
 from downloadjobs_cli.options import ByteSize
 from downloadjobs_cli.sample_files import BLOCK_BYTES, MIN_BYTES, SampleFile, sample_files
 from downloadjobs_cli.seeding import Seeded, parts_of, seed
@@ -88,3 +89,21 @@ def test_parts_are_whole_but_the_last() -> None:
 def test_sizes_have_units(text: str, size: int) -> None:
     """K is a thousand and Ki is 1,024, as with disks and memory."""
     assert ByteSize()(text) == size
+
+
+def test_seed_needs_a_bucket(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`seed` without S3_BUCKET_NAME, or with wrong settings, ends with 2 and names the setting."""
+    monkeypatch.delenv("S3_BUCKET_NAME", raising=False)
+    assert run(["seed"]) == 2
+    assert "S3_BUCKET_NAME is not set" in capsys.readouterr().err
+    monkeypatch.setenv("S3_ENDPOINT", "nonsense")
+    assert run(["seed"]) == 2
+    assert "S3_ENDPOINT: must be a URL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--size", "100"], ["--size-min", "5MB"], ["--size", "much"], ["--first-id", "99999999"]]
+)
+def test_seed_refuses_what_cannot_be_made(words: list[str]) -> None:
+    """Sizes too small for a zip, in the wrong order, or no sizes, and ids out of range end with 2."""
+    assert run(["seed", *words]) == 2

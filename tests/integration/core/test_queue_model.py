@@ -1,0 +1,309 @@
+"""The queue's invariants in every state: a model beside the real Lua on a real Valkey.
+
+Hypothesis plays submitters, workers that die or come back late, cancellations,
+suspensions and the passing of time in any order, and after every step the sets
+in Redis are compared with each other and with the model.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, cast
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from downloadjobs_cli.embedded import ValkeyServer
+from downloadjobs_core.errors import LeaseLostError, TooManyQueuedError
+from downloadjobs_core.job import Job, NewJob, job_key
+from downloadjobs_core.leases import LeaseStore, Outcome, QueuePolicy
+from downloadjobs_core.redis_client import RedisConfig, connect
+from downloadjobs_core.scripts import ROOT, Scripts
+from downloadjobs_core.states import FINISHED, JobState, Priority
+
+USERS = ("ann", "bob", "cy")
+POLICY = QueuePolicy(max_deliveries=3, user_max_running=2, user_max_queued=4)
+UNFINISHED = frozenset(JobState) - FINISHED
+PLACES = {"ready", "parked", "delayed", "suspended"}
+
+
+@dataclass
+class Known:
+    """What the model knows of one job."""
+
+    user: str
+    state: JobState = JobState.QUEUED
+    suspended: bool = False
+    failures: int = 0
+    deliveries: int = 0
+    token: str = ""
+    outcomes: int = 0
+    """How often it has ended, or its result was published: never more than once."""
+    tokens: set[str] = field(default_factory=set)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Every operation of the queue, in any order."""
+
+    server: ClassVar[ValkeyServer]
+    submitted: Bundle[str] = Bundle("submitted")
+    leased: Bundle[Job] = Bundle("leased")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.redis = connect(RedisConfig(self.server.url))
+        self.redis.flushall()
+        self.queue = LeaseStore(self.redis, POLICY)
+        self.scripts = Scripts(self.redis)
+        self.jobs: dict[str, Known] = {}
+        self.last_token = 0
+
+    def teardown(self) -> None:
+        self.redis.close()
+
+    @rule(target=submitted, user=st.sampled_from(USERS), priority=st.sampled_from(Priority))
+    def submit(self, user: str, priority: Priority) -> object:
+        """A new job is accepted, unless as many of its user wait as may."""
+        job_id = f"job{len(self.jobs)}"
+        waiting = sum(k.user == user and k.state in {"queued", "retrying"} for k in self.jobs.values())
+        new = NewJob(
+            job_id=job_id, user=user, file_ids=(1,), total_file_ids=1, max_attempts=3, priority=priority
+        )
+        try:
+            assert self.queue.submit(new)
+        except TooManyQueuedError:
+            assert waiting >= POLICY.user_max_queued
+            return multiple()
+        assert waiting < POLICY.user_max_queued
+        self.jobs[job_id] = Known(user)
+        return job_id
+
+    @initialize(target=submitted, user=st.sampled_from(USERS))
+    def begin_with_a_crowd(self, user: str) -> object:
+        """One user has more jobs than may run, so that some are parked from the start."""
+        names = [self.submit(user, Priority.NORMAL) for _ in range(POLICY.user_max_running + 2)]
+        return multiple(*names)
+
+    @rule(job_id=submitted, user=st.sampled_from(USERS))
+    def submit_again(self, job_id: str, user: str) -> None:
+        """An id that was accepted before changes nothing, whoever sends it."""
+        new = NewJob(job_id=job_id, user=user, file_ids=(2,), total_file_ids=1, max_attempts=3)
+        assert not self.queue.submit(new)
+
+    @rule(target=leased, slots=st.integers(1, 4))
+    def pop(self, slots: int) -> object:
+        """Idle slots take what they can get."""
+        return multiple(*filter(None, (self.pop_one() for _ in range(slots))))
+
+    def pop_one(self) -> Job | None:
+        """A lease goes to a job that waits, is the only one on it, and has a token that never was before."""
+        values = self.queue.pop("w")
+        if values is None:
+            return None
+        job = Job.from_hash(values)
+        if job.is_maintenance:
+            self.scripts.run("maintenance_done", job.job_id, job.token, -1, "")
+            return None
+        known = self.jobs[job.job_id]
+        assert known.state in {JobState.QUEUED, JobState.RETRYING}
+        assert not known.suspended
+        assert not known.token
+        assert int(job.token) > self.last_token
+        self.last_token = int(job.token)
+        known.state, known.token, known.deliveries = JobState.PROCESSING, job.token, known.deliveries + 1
+        assert (job.attempt, job.deliveries) == (known.failures + 1, known.deliveries)
+        running = sum(k.user == known.user and k.state is JobState.PROCESSING for k in self.jobs.values())
+        assert running <= POLICY.user_max_running
+        return job
+
+    def holds(self, job: Job) -> bool:
+        return self.jobs[job.job_id].token == job.token
+
+    @rule(job=leased, state=st.sampled_from([JobState.COMPLETED, JobState.FAILED]), twice=st.booleans())
+    def finish(self, job: Job, *, state: JobState, twice: bool) -> None:
+        """Only the holder ends a job, once; a call that comes twice is not an error."""
+        held = self.holds(job)
+        outcome = Outcome(
+            state, result_key=f"results/{job.job_id}/{job.token}.zip" if state == "completed" else ""
+        )
+        for _ in range(1 + twice):
+            if held:
+                self.queue.finish(job, outcome)
+            elif not self.ended_it(job):
+                with pytest.raises(LeaseLostError):
+                    self.queue.finish(job, outcome)
+        if held:
+            known = self.jobs[job.job_id]
+            known.state, known.token, known.outcomes = state, "", known.outcomes + 1
+            known.deliveries = 0
+            assert known.outcomes == 1
+
+    def ended_it(self, job: Job) -> bool:
+        """This very attempt ended the lease before: its calls succeed again, and change nothing."""
+        return cast("str | None", self.redis.hget(job_key(job.job_id), "ended_token")) == job.token
+
+    @rule(job=leased)
+    def fail(self, job: Job) -> None:
+        """A failed attempt ends and its retry is placed, together; only by the holder."""
+        if not self.holds(job):
+            return
+        self.queue.retry_later(job, delay_seconds=60, code="x", message="x")
+        known = self.jobs[job.job_id]
+        known.state, known.token, known.deliveries = JobState.RETRYING, "", 0
+        known.failures += 1
+
+    @rule(job=leased)
+    def hand_back(self, job: Job) -> None:
+        """A drain gives a job back without counting its delivery."""
+        if not self.holds(job):
+            return
+        self.queue.hand_back(job)
+        known = self.jobs[job.job_id]
+        known.state, known.token, known.deliveries = JobState.QUEUED, "", known.deliveries - 1
+
+    @rule(job=leased)
+    def work(self, job: Job) -> None:
+        """Progress and renewals of the holder are accepted; those of anybody else are refused."""
+        renewed = self.queue.renew([(job.job_id, job.token)]) == [""]
+        assert renewed == self.holds(job)
+        if self.holds(job):
+            self.queue.progress(job, files_done=1, bytes_done=1, bytes_total=2)
+            self.queue.check(job)
+        else:
+            with pytest.raises(LeaseLostError):
+                self.queue.progress(job, files_done=9, bytes_done=9, bytes_total=9)
+            with pytest.raises(LeaseLostError):
+                self.queue.check(job)
+
+    @rule(job=leased)
+    def crash(self, job: Job) -> None:
+        """A worker that dies leaves a lease that runs out; after three in a row the job is a dead letter."""
+        if not self.holds(job):
+            return
+        self.redis.zadd(f"{ROOT}:leased", {job.job_id: 1})
+        back, dead = self.queue.reap()
+        known = self.jobs[job.job_id]
+        known.token = ""
+        if known.deliveries >= POLICY.max_deliveries:
+            assert (back, dead) == (0, 1)
+            known.state, known.outcomes = JobState.FAILED, known.outcomes + 1
+        else:
+            assert (back, dead) == (1, 0)
+            known.state = JobState.QUEUED
+
+    @rule()
+    def time_passes(self) -> None:
+        """Every retry comes due, and becomes ready once."""
+        delayed = cast("list[str]", self.redis.zrange(f"{ROOT}:delayed", 0, -1))
+        for job_id in delayed:
+            self.redis.zadd(f"{ROOT}:delayed", {job_id: 1})
+        assert self.queue.promote() == len(delayed)
+        assert self.queue.promote() == 0
+
+    @rule(job_id=submitted)
+    def cancel(self, job_id: str) -> None:
+        """Any unfinished job can be cancelled, and its holder loses it at once."""
+        known = self.jobs[job_id]
+        done, before = self.scripts.run("cancel", job_id, "cancelled", "x", 1000, 0)
+        assert bool(done) == (known.state in UNFINISHED)
+        assert before == known.state
+        if done:
+            known.state, known.token, known.outcomes = JobState.CANCELLED, "", known.outcomes + 1
+            assert known.outcomes == 1
+
+    @rule(job_id=submitted, hold=st.booleans())
+    def suspend_or_resume(self, job_id: str, *, hold: bool) -> None:
+        """A suspended job is not leased; resumed, it goes on."""
+        known = self.jobs[job_id]
+        done, _ = self.scripts.run("suspend" if hold else "resume", job_id)
+        assert bool(done) == (known.state in UNFINISHED)
+        if done:
+            known.suspended = hold
+
+    @rule(job_id=submitted)
+    def retry_dead(self, job_id: str) -> None:
+        """A dead letter, and nothing else, can be queued again by hand."""
+        known = self.jobs[job_id]
+        dead = self.redis.zscore(f"{ROOT}:dead", job_id) is not None
+        assert bool(self.scripts.run("dead_retry", job_id)) == dead
+        if dead:
+            assert known.state is JobState.FAILED
+            known.state, known.failures, known.deliveries = JobState.QUEUED, 0, 0
+            known.outcomes -= 1
+
+    @invariant()
+    def every_job_is_in_exactly_one_place(self) -> None:
+        """No accepted job is lost: each is in the one set that its state calls for, or has ended."""
+        places: Counter[str] = Counter()
+        found: dict[str, str] = {}
+        for priority in Priority:
+            for entry in cast("list[str]", self.redis.zrange(f"{ROOT}:ready:{priority}", 0, -1)):
+                places[entry[17:]] += 1
+                found[entry[17:]] = "ready"
+        for name in ("delayed", "suspended", "parked", "leased"):
+            for job_id in cast("list[str]", self.redis.zrange(f"{ROOT}:{name}", 0, -1)):
+                places[job_id] += 1
+                found[job_id] = name
+        for job_id, known in self.jobs.items():
+            record = Job.from_hash(cast("dict[str, str]", self.redis.hgetall(job_key(job_id))))
+            assert record.state is known.state
+            assert record.token == known.token
+            assert places[job_id] == (1 if known.state in UNFINISHED else 0), (job_id, found.get(job_id))
+            place = found.get(job_id, "")
+            assert (self.redis.hget(job_key(job_id), "place") or "") == place
+            assert (place == "leased") == (known.state is JobState.PROCESSING)
+            assert not (known.suspended and place in {"ready", "parked", "delayed"})
+        assert set(places) <= set(self.jobs)
+
+    @invariant()
+    def counts_equal_the_sets(self) -> None:
+        """The counts by user, and the list of who waits, are those of the jobs' states."""
+        waiting = {i for i, k in self.jobs.items() if k.state in {JobState.QUEUED, JobState.RETRYING}}
+        running = [k.user for k in self.jobs.values() if k.state is JobState.PROCESSING]
+        assert set(cast("list[str]", self.redis.zrange(f"{ROOT}:waiting", 0, -1))) == waiting
+        by_user = Counter(self.jobs[job_id].user for job_id in waiting)
+        for name, expected in (("waiting_by_user", by_user), ("running_by_user", Counter(running))):
+            stored = cast("dict[str, str]", self.redis.hgetall(f"{ROOT}:{name}"))
+            assert {user: int(number) for user, number in stored.items()} == dict(expected)
+
+    @invariant()
+    def parked_jobs_can_come_back(self) -> None:
+        """A job is parked only while its user has one running, whose end brings it back."""
+        running = {k.user for k in self.jobs.values() if k.state is JobState.PROCESSING}
+        parked = set(cast("list[str]", self.redis.zrange(f"{ROOT}:parked", 0, -1)))
+        assert {self.jobs[job_id].user for job_id in parked} <= running
+        queued = {
+            entry[17:]
+            for user in USERS
+            for priority in Priority
+            for entry in cast("list[str]", self.redis.zrange(f"{ROOT}:parked:{priority}:{user}", 0, -1))
+        }
+        assert queued == parked
+
+
+def test_the_invariants_hold_in_every_state() -> None:
+    """No job lost, none ended twice, one holder at a time, counts equal to the sets: after every step."""
+    with tempfile.TemporaryDirectory() as folder, ValkeyServer(Path(folder)) as server:
+        QueueMachine.server = server
+        run_state_machine_as_test(
+            QueueMachine,
+            settings=settings(
+                max_examples=80,
+                stateful_step_count=40,
+                deadline=None,
+                suppress_health_check=[HealthCheck.too_slow],
+            ),
+        )
