@@ -10,6 +10,8 @@ BIN := .venv/bin
 PROJECT := pyproject.toml core/downloadjobs_core/__init__.py
 PIP := $(BIN)/uv pip
 SYNC := $(PIP) sync --quiet --python $(BIN)/python --require-hashes requirements/uv.txt
+# Removes nothing: a demo leaves an environment for tests as it is.
+ADD := $(PIP) install --quiet --python $(BIN)/python --require-hashes
 # The build backend is installed before, so that its hash is checked as well.
 INSTALL := $(PIP) install --quiet --python $(BIN)/python --no-deps --no-build-isolation \
 	--reinstall-package downloadjobs --editable .
@@ -85,8 +87,7 @@ clean: ## Remove .venv, caches and build results
 
 .venv/.local: .venv/.uv $(PROJECT) requirements/local.txt requirements/build.txt
 	@echo "Installing what the demo needs."
-	@rm -f .venv/.dev
-	@$(SYNC) requirements/build.txt requirements/local.txt
+	@$(ADD) -r requirements/build.txt -r requirements/local.txt
 	@$(INSTALL)
 	@touch $@
 

@@ -10,13 +10,17 @@ medians are compared. Valkey and SeaweedFS are real, on loopback.
 
 from __future__ import annotations
 
+import os
+import sys
+
+# This folder has files named like modules of the standard library; what they share is in `support`.
+sys.path[0] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "support")  # noqa: PTH100, PTH118, PTH120 - pathlib may import them
+
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager

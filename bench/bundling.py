@@ -11,11 +11,15 @@ that makes one job of 16 files of 128 MiB, as the kernel accounts it (VmHWM).
 
 from __future__ import annotations
 
-import argparse
 import os
+import sys
+
+# This folder has files named like modules of the standard library; what they share is in `support`.
+sys.path[0] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "support")  # noqa: PTH100, PTH118, PTH120 - pathlib may import them
+
+import argparse
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable

@@ -57,8 +57,6 @@ HEADERS_TOO_LARGE: Final = Kind(
     "headers-too-large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large"
 )
 
-SLASH: Final = ord("/")
-
 log = logger(__name__)
 
 
@@ -228,19 +226,10 @@ class HttpProtocol(HttpToolsProtocol):
         """Begin a request."""
         super().on_message_begin()
         self._in_head = True
-        self._hosts = 0
-        self._coding: bytes | None = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a field, in whichever list `headers` is."""
-        name = name.lower()
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"transfer-encoding":
-            self._coding = value.lower()
-        elif name == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Check the head, and start the app or queue behind the answers that are due."""
@@ -250,8 +239,11 @@ class HttpProtocol(HttpToolsProtocol):
         current = version == "1.1"
         scope = self.scope
         scope["method"] = self.parser.get_method().decode("ascii")
-        if not current or self._hosts != 1 or self._coding is not None or self._measure or self.pipeline:
+        fields = dict(self.headers)
+        usual = current and b"host" in fields and b"transfer-encoding" not in fields
+        if not usual or len(fields) < len(self.headers) or self._measure or self.pipeline:
             self._check_head(version)
+        asked = current and b"expect" in fields and fields[b"expect"].lower() == b"100-continue"
         if self.parser.should_upgrade():
             if scope["method"] == "CONNECT":
                 raise _malformed("This is no proxy.")
@@ -260,7 +252,7 @@ class HttpProtocol(HttpToolsProtocol):
         if not current:
             scope["http_version"] = version
         url = self.url
-        if url[0] == SLASH and b"#" not in url:
+        if url.startswith(b"/") and b"#" not in url:
             raw_path, _, scope["query_string"] = url.partition(b"?")
         else:
             raw_path, scope["query_string"] = _split(url)
@@ -276,7 +268,7 @@ class HttpProtocol(HttpToolsProtocol):
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue and current,
+            expect_100_continue=asked,
             keep_alive=current and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
@@ -292,9 +284,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._check_size()
         if version not in {"1.1", "1.0"}:
             raise _malformed(f"HTTP/{version} is not spoken here: use HTTP/1.1.")
-        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
             raise _malformed("The request must have one Host header.")
-        if self._coding is not None and (self._coding != b"chunked" or version == "1.0"):
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and (codings != [b"chunked"] or version == "1.0"):
             raise _malformed("The only transfer coding known here is chunked, in HTTP/1.1.")
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _malformed(f"More than {MAX_PIPELINED} requests wait on this connection.")

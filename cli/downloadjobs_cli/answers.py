@@ -63,6 +63,13 @@ class Result(msgspec.Struct, frozen=True, rename="camel"):
     failed_files: int = 0
 
 
+class Cancelled(msgspec.Struct, frozen=True, rename="camel"):
+    """The answer to a cancellation."""
+
+    job_id: str
+    state: str
+
+
 class Checked(msgspec.Struct, frozen=True):
     """The answer to `check`; `key` and `size` (bytes) are null when there is no such file."""
 

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
-from downloadjobs_cli.answers import Answer, Checked, Problem, Reply, Result, Status, Submitted
+from downloadjobs_cli.answers import Answer, Cancelled, Checked, Problem, Reply, Result, Status, Submitted
 from downloadjobs_cli.errors import CliError, RefusedError, TransientError
 from downloadjobs_core import __version__
 
@@ -119,6 +119,14 @@ class ApiClient:
             RefusedError: with status 409 while the job is unfinished, 410 once its result has expired.
         """
         return self._ask(Result, "GET", f"/v1/download/result/{quote(job_id, safe='')}")
+
+    def cancel(self, job_id: str) -> Reply[Cancelled]:
+        """Cancel a job.
+
+        Raises:
+            RefusedError: with status 409 when it has ended.
+        """
+        return self._ask(Cancelled, "DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
 
     def check(self, file_id: int) -> Reply[Checked]:
         """Whether a file is there."""

@@ -1,4 +1,4 @@
-"""The commands that speak with an API: submit, status, watch, get, check."""
+"""The commands that speak with an API: submit, status, watch, get, cancel, check."""
 
 from __future__ import annotations
 
@@ -296,4 +296,19 @@ def check(options: Options, file_ids: tuple[int, ...]) -> ExitCode:
     return ExitCode.DONE if all(reply.value.available for reply in replies) else ExitCode.FAILED
 
 
-COMMANDS: Final = (submit, status, watch, get, check)
+@click.command()
+@job_argument
+@shared_options()
+@click.pass_obj
+def cancel(options: Options, job_id: str) -> ExitCode:
+    """Cancel a job: a waiting one at once, a running one within two seconds."""
+    with options.client() as client:
+        reply = client.cancel(job_id)
+    if options.as_json:
+        options.output.document(reply.document)
+    else:
+        options.output.say(f"{job_id}  {reply.value.state}")
+    return ExitCode.DONE
+
+
+COMMANDS: Final = (submit, status, watch, get, cancel, check)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from downloadjobs_cli import job_commands, local_commands
+from downloadjobs_cli import dead_commands, job_commands, local_commands
 from downloadjobs_cli.errors import CliError, InterruptedByUserError, translated
 from downloadjobs_cli.exit_codes import ExitCode
 from downloadjobs_cli.options import Options, shared_options
@@ -54,7 +54,7 @@ def cli(ctx: click.Context) -> None:
     ctx.ensure_object(Options)
 
 
-for command in (*job_commands.COMMANDS, *local_commands.COMMANDS):
+for command in (*job_commands.COMMANDS, *dead_commands.COMMANDS, *local_commands.COMMANDS):
     cli.add_command(command)
 
 

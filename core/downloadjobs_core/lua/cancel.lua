@@ -7,16 +7,15 @@
 -- Reply   {1, the state it was in}, {0, its state} if it has ended, or {-1, ''} if there is none
 
 local id = ARGV[1]
-local job = redis.call('HMGET', job_key(id), 'state', 'user', 'token')
+local job = redis.call('HMGET', job_key(id), 'state', 'user', 'token', 'priority', 'charged_us', 'leased_us')
 if not job[1] then return {-1, ''} end
 if not may_move(job[1], 'cancelled') then return {0, job[1]} end
 
 local now = now_us()
 if job[3] then
   sweep_later(now, tonumber(ARGV[5]))
-  settle(id, now)
-  release(id, job[3], job[2])
-  redis.call('HDEL', job_key(id), 'ended_token')
+  settle(job[2], job[4], job[5], job[6], now)
+  release(id, job[2])
 else
   take_out(id)
   end_waiting(id, job[2])

@@ -15,6 +15,7 @@ local function age(name)
   return since and int(math.max(0, now - tonumber(since))) or '0'
 end
 
+local stats = redis.call('HMGET', key('stats'), 'service_us', 'slots')
 local ready = 0
 for _, priority in ipairs(PRIORITIES) do ready = ready + redis.call('ZCARD', ready_key(priority)) end
 return {
@@ -24,7 +25,7 @@ return {
   'parked', card('parked'), 'suspended', card('suspended'), 'dead', card('dead'),
   'maintenance', from('maintenance', '-inf', int(now)),
   'oldest_waiting_us', age('waiting'), 'oldest_dead_us', age('dead'),
-  'service_us', int(stat('service_us', FIRST_SERVICE_US)), 'slots', int(stat('slots', 0)),
+  'service_us', int(tonumber(stats[1] or FIRST_SERVICE_US)), 'slots', int(tonumber(stats[2] or 0)),
   'next_due_us', first('delayed') or '0', 'now_us', int(now),
   'epoch', redis.call('GET', key('epoch')) or '0',
 }

@@ -9,25 +9,27 @@
 -- Reply   1 (also when this attempt did it before), or 0 if the token was refused
 
 local id, token, state = ARGV[1], ARGV[2], ARGV[3]
-if ended_by(id, token) then return 1 end
-if not holds(id, token) then return 0 end
-local job = redis.call('HMGET', job_key(id), 'state', 'user', 'leased_us', 'files_total')
-if not may_move(job[1], state) then return illegal(id, job[1], state) end
+local job = redis.call('HMGET', job_key(id), 'token', 'ended_token', 'state', 'user', 'priority',
+  'charged_us', 'leased_us', 'files_total')
+if token ~= '' and job[2] == token then return 1 end
+if token == '' or job[1] ~= token then return 0 end
+if not may_move(job[3], state) then return illegal(id, job[3], state) end
 
 local now = now_us()
-redis.call('HSET', job_key(id), 'state', state, 'finished_us', int(now), 'updated_us', int(now), 'deliveries', 0)
-if #ARGV > 5 then redis.call('HSET', job_key(id), unpack(ARGV, 6)) end
-settle(id, now)
-release(id, token, job[2])
-local keep = tonumber(ARGV[4])
+local user, keep = job[4], tonumber(ARGV[4])
+redis.call('HSET', job_key(id), 'state', state, 'place', '', 'finished_us', int(now), 'updated_us', int(now),
+  'deliveries', 0, 'charged_us', 0, 'ended_token', token, 'expires_us', keep > 0 and int(now + keep) or 0,
+  unpack(ARGV, 6))
+settle(user, job[5], job[6], job[7], now)
+release(id, user)
 if keep > 0 then
-  redis.call('HSET', job_key(id), 'expires_us', int(now + keep))
   redis.call('ZADD', key('expiring'), int(now + keep), id)
   redis.call('ZADD', key('maintenance'), 'NX', int(now + keep), 'expire-results')
 end
 redis.call('EXPIRE', job_key(id), ARGV[5])
 
-mean('service_us', now - tonumber(job[3]))
-mean('files', tonumber(job[4] or 1))
-emit(id, 'finished', state, now, 'user', job[2])
+local stats = redis.call('HMGET', key('stats'), 'service_us', 'files')
+redis.call('HSET', key('stats'), 'service_us', mean(stats[1], now - tonumber(job[7])),
+  'files', mean(stats[2], tonumber(job[8] or 1)))
+emit(id, 'finished', state, now, 'user', user)
 return 1

@@ -20,9 +20,9 @@ if job[4] == 'maintenance' then
   return 1
 end
 redis.call('HINCRBY', job_key(id), 'deliveries', -1)
-redis.call('HSET', job_key(id), 'state', 'queued', 'updated_us', int(now), 'files_done', 0, 'bytes_done', 0)
-redis.call('HDEL', job_key(id), 'worker')
-release(id, token, job[2])
+redis.call('HSET', job_key(id), 'state', 'queued', 'ended_token', token, 'updated_us', int(now),
+  'files_done', 0, 'bytes_done', 0)
+release(id, job[2])
 begin_waiting(id, job[2], job[3])
 make_ready(id, now)
 emit(id, 'handed_back', 'queued', now, 'user', job[2])

@@ -9,7 +9,8 @@ local id = ARGV[1]
 local job = redis.call('HMGET', job_key(id), 'place', 'priority', 'created_us', 'due_us')
 local place = job[1]
 if not place or place == '' or place == 'leased' then return nil end
-local off = string.format('%.3f', stat('eta_error', 0))
+local stats = redis.call('HMGET', key('stats'), 'eta_error', 'slots', 'service_us')
+local off = string.format('%.3f', tonumber(stats[1] or 0))
 if place ~= 'ready' then return {place, 0, 0, off} end
 
 local ahead = redis.call('ZRANK', ready_key(job[2]), entry_of(id, job[3])) or 0
@@ -17,5 +18,5 @@ for _, class in ipairs(PRIORITIES) do
   if class == job[2] then break end
   ahead = ahead + redis.call('ZCARD', ready_key(class))
 end
-local slots = math.max(1, stat('slots', 0))
-return {place, ahead, int(ahead / slots * stat('service_us', FIRST_SERVICE_US)), off}
+local slots = math.max(1, tonumber(stats[2] or 0))
+return {place, ahead, int(ahead / slots * tonumber(stats[3] or FIRST_SERVICE_US)), off}

@@ -38,33 +38,38 @@ for _, priority in ipairs(PRIORITIES) do
     local id = id_of(entry)
     local job = redis.call('HMGET', job_key(id), 'state', 'user', 'failures', 'deliveries', 'started_us',
       'created_us', 'expected_wait_us')
+    local user, running = job[2], 0
     if not may_move(job[1] or '', 'processing') then
       moves = moves + 1        -- its record is gone: nothing is left to do
       redis.call('ZREM', key('waiting'), id)
-    elseif tonumber(redis.call('HGET', key('running_by_user'), job[2]) or 0) >= limit then
-      moves = moves + 1
-      redis.call('ZADD', parked_key(job[2], priority), score, entry)
-      redis.call('ZADD', key('parked'), int(now), id)
-      redis.call('HSET', job_key(id), 'place', 'parked')
     else
-      local virtual = tonumber(redis.call('GET', key('virtual:' .. priority)) or 0)
-      if tonumber(score) > virtual then
-        redis.call('SET', key('virtual:' .. priority), score)
-        redis.call('ZREMRANGEBYSCORE', key('finish:' .. priority), '-inf', score)
+      running = redis.call('HINCRBY', key('running_by_user'), user, 1)
+      if running > limit then
+        moves = moves + 1
+        redis.call('HINCRBY', key('running_by_user'), user, -1)
+        redis.call('ZADD', parked_key(user, priority), score, entry)
+        redis.call('ZADD', key('parked'), int(now), id)
+        redis.call('HSET', job_key(id), 'place', 'parked')
+      else
+        local virtual = tonumber(redis.call('GET', key('virtual:' .. priority)) or 0)
+        if tonumber(score) > virtual then
+          redis.call('SET', key('virtual:' .. priority), score)
+          redis.call('ZREMRANGEBYSCORE', key('finish:' .. priority), '-inf', score)
+        end
+        if not job[5] then
+          local waited = now - tonumber(job[6])
+          local off = math.abs(waited - tonumber(job[7] or 0)) / math.max(waited, 1000000)
+          redis.call('HSET', key('stats'), 'eta_error', mean(redis.call('HGET', key('stats'), 'eta_error'), off))
+        end
+        local attempt = tonumber(job[3] or 0) + 1
+        lease_to(id, 'attempt', attempt, 'deliveries', tonumber(job[4] or 0) + 1,
+          'started_us', job[5] or int(now), 'files_done', 0, 'bytes_done', 0)
+        if job[1] == 'retrying' then redis.call('HDEL', job_key(id), 'due_us') end
+        end_waiting(id, user)
+        if running < limit then unpark(user) end
+        emit(id, 'started', 'processing', now, 'user', user, 'attempt', attempt, 'worker', worker)
+        return redis.call('HGETALL', job_key(id))
       end
-      if not job[5] then
-        local waited = now - tonumber(job[6])
-        mean('eta_error', math.abs(waited - tonumber(job[7] or 0)) / math.max(waited, 1000000))
-      end
-      local attempt = tonumber(job[3] or 0) + 1
-      lease_to(id, 'attempt', attempt, 'deliveries', tonumber(job[4] or 0) + 1,
-        'started_us', job[5] or int(now), 'files_done', 0, 'bytes_done', 0)
-      redis.call('HDEL', job_key(id), 'due_us')
-      end_waiting(id, job[2])
-      count('running_by_user', job[2], 1)
-      if tonumber(redis.call('HGET', key('running_by_user'), job[2])) < limit then unpark(job[2]) end
-      emit(id, 'started', 'processing', now, 'user', job[2], 'attempt', attempt, 'worker', worker)
-      return redis.call('HGETALL', job_key(id))
     end
   end
 end

@@ -12,20 +12,17 @@ local now = now_us()
 local expired = redis.call('ZRANGEBYSCORE', key('leased'), '-inf', int(now), 'LIMIT', 0, ARGV[1])
 local back, dead = 0, 0
 for _, id in ipairs(expired) do
-  local job = redis.call('HMGET', job_key(id), 'state', 'user', 'created_us', 'deliveries', 'token', 'kind')
+  local job = redis.call('HMGET', job_key(id), 'state', 'user', 'created_us', 'deliveries', 'kind')
   redis.call('ZREM', key('leased'), id)
-  if job[6] == 'maintenance' then
+  if job[5] == 'maintenance' then
     redis.call('DEL', job_key(id))
     redis.call('ZADD', key('maintenance'), int(now), id)
     wake()
   elseif job[1] == 'processing' then
     sweep_later(now, tonumber(ARGV[4]))
-    redis.call('HDEL', job_key(id), 'worker')
-    release(id, job[5], job[2])
-    -- It did not end: if it comes back, it must be refused, not believed to come a second time.
-    redis.call('HDEL', job_key(id), 'ended_token')
+    release(id, job[2])
     if tonumber(job[4]) >= tonumber(ARGV[2]) then
-      redis.call('HSET', job_key(id), 'state', 'failed', 'finished_us', int(now), 'updated_us', int(now),
+      redis.call('HSET', job_key(id), 'state', 'failed', 'place', '', 'finished_us', int(now), 'updated_us', int(now),
         'error_code', 'dead-letter',
         'error_message', 'Its worker was lost ' .. job[4] .. ' times without an outcome.')
       redis.call('ZADD', key('dead'), int(now), id)

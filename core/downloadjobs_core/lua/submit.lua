@@ -21,8 +21,9 @@ if waiting >= tonumber(ARGV[5]) then return {-1, waiting} end
 local now = now_us()
 redis.call('SET', key('epoch'), int(now), 'NX')
 
-local service = stat('service_us', FIRST_SERVICE_US)
-local cost = service * files / stat('files', files)
+local stats = redis.call('HMGET', key('stats'), 'service_us', 'files', 'slots')
+local service = tonumber(stats[1] or FIRST_SERVICE_US)
+local cost = service * files / tonumber(stats[2] or files)
 local virtual = tonumber(redis.call('GET', key('virtual:' .. priority)) or 0)
 local score = math.max(virtual, tonumber(redis.call('ZSCORE', key('finish:' .. priority), user) or 0))
 redis.call('ZADD', key('finish:' .. priority), int(score + cost), user)
@@ -32,17 +33,17 @@ for _, class in ipairs(PRIORITIES) do
   if class == priority then break end
   ahead = ahead + redis.call('ZCARD', ready_key(class))
 end
-local slots = math.max(1, stat('slots', 0))
+local slots = math.max(1, tonumber(stats[3] or 0))
 local starts = ahead / slots * service
 
 redis.call('HSET', job_key(id), 'id', id, 'user', user, 'priority', priority, 'state', 'queued',
-  'created_us', int(now), 'updated_us', int(now), 'score', int(score), 'charged_us', int(cost),
-  'expected_wait_us', int(starts), 'attempt', 0, 'failures', 0, 'deliveries', 0,
-  'files_done', 0, 'bytes_done', 0)
-if #ARGV > 6 then redis.call('HSET', job_key(id), unpack(ARGV, 7)) end
+  'place', 'ready', 'created_us', int(now), 'updated_us', int(now), 'score', int(score),
+  'charged_us', int(cost), 'expected_wait_us', int(starts), 'attempt', 0, 'failures', 0, 'deliveries', 0,
+  'files_done', 0, 'bytes_done', 0, unpack(ARGV, 7))
 redis.call('ZADD', key('user:' .. user .. ':jobs'), int(now), id)
 redis.call('EXPIRE', key('user:' .. user .. ':jobs'), ARGV[6])
 begin_waiting(id, user, int(now))
-make_ready(id, now)
+redis.call('ZADD', ready_key(priority), int(score), entry_of(id, now))
+wake()
 emit(id, 'queued', 'queued', now, 'user', user)
 return {1, ahead, slots, int(service)}

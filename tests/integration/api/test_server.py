@@ -211,6 +211,10 @@ def test_a_refusal_has_the_clients_request_id(patient: ApiProcess, wire: Wire) -
         pytest.param(with_headers("Host: a", "Content-Length: 3, 3"), id="list of lengths"),
         pytest.param(with_headers("Host: a", "Content-Length: +3"), id="signed length"),
         pytest.param(with_headers("Host: a", "Transfer-Encoding: gzip, chunked"), id="two codings"),
+        pytest.param(
+            with_headers("Host: a", "Transfer-Encoding: gzip", "Transfer-Encoding: chunked"),
+            id="two codings, two lines",
+        ),
         pytest.param(with_headers("Host: a", "Transfer-Encoding: xchunked"), id="unknown coding"),
         pytest.param(
             with_headers("Host: a", "Transfer-Encoding: chunked", version="1.0"), id="chunked HTTP/1.0"

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     initialize,
     invariant,
@@ -75,7 +76,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.redis.close()
 
     @rule(target=submitted, user=st.sampled_from(USERS), priority=st.sampled_from(Priority))
-    def submit(self, user: str, priority: Priority) -> object:
+    def submit(self, user: str, priority: Priority) -> MultipleResults[str] | str:
         """A new job is accepted, unless as many of its user wait as may."""
         job_id = f"job{len(self.jobs)}"
         waiting = sum(k.user == user and k.state in {"queued", "retrying"} for k in self.jobs.values())
@@ -92,10 +93,11 @@ class QueueMachine(RuleBasedStateMachine):
         return job_id
 
     @initialize(target=submitted, user=st.sampled_from(USERS))
-    def begin_with_a_crowd(self, user: str) -> object:
+    def begin_with_a_crowd(self, user: str) -> MultipleResults[str]:
         """One user has more jobs than may run, so that some are parked from the start."""
-        names = [self.submit(user, Priority.NORMAL) for _ in range(POLICY.user_max_running + 2)]
-        return multiple(*names)
+        for _ in range(POLICY.user_max_running + 2):
+            self.submit(user, Priority.NORMAL)
+        return multiple(*self.jobs)
 
     @rule(job_id=submitted, user=st.sampled_from(USERS))
     def submit_again(self, job_id: str, user: str) -> None:
@@ -104,7 +106,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert not self.queue.submit(new)
 
     @rule(target=leased, slots=st.integers(1, 4))
-    def pop(self, slots: int) -> object:
+    def pop(self, slots: int) -> MultipleResults[Job]:
         """Idle slots take what they can get."""
         return multiple(*filter(None, (self.pop_one() for _ in range(slots))))
 

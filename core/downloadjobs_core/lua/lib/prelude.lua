@@ -3,6 +3,7 @@
 --
 -- KEYS[1] is the queue's root, `{downloadjobs}`: a hash tag, so that every key derived from it
 -- lies in one slot of Redis Cluster. Times are microseconds since 1970 by TIME, the only clock.
+-- What a script costs is mostly the number of its calls, so reads and writes of one key are one call.
 -- They are formatted with %.0f, because concatenation turns 16 digits into an exponent.
 --
 -- Where a job waits is its field `place`: ready, parked, delayed or suspended; leased while an
@@ -51,13 +52,10 @@ local function emit(id, kind, state, now, ...)
     'job', id, 'kind', kind, 'state', state, 'at_us', int(now), ...)
 end
 
-local function mean(field, value)
-  local old = tonumber(redis.call('HGET', key('stats'), field) or value)
-  redis.call('HSET', key('stats'), field, string.format('%.6f', old + (value - old) * NEWEST_WEIGHT))
-end
-
-local function stat(field, default)
-  return tonumber(redis.call('HGET', key('stats'), field) or default)
+-- A running mean after one more value; `old` is false before the first.
+local function mean(old, value)
+  old = tonumber(old or value)
+  return string.format('%.6f', old + (value - old) * NEWEST_WEIGHT)
 end
 
 local function count(name, user, by)
@@ -65,8 +63,9 @@ local function count(name, user, by)
 end
 
 local function wake()
-  redis.call('LPUSH', key('wake'), '1')
-  redis.call('LTRIM', key('wake'), 0, WAKE_LIMIT - 1)
+  if redis.call('LPUSH', key('wake'), '1') > WAKE_LIMIT then
+    redis.call('LTRIM', key('wake'), 0, WAKE_LIMIT - 1)
+  end
 end
 
 -- A ready job's name in its set. The time of its submission stands before its id, so that jobs of
@@ -111,6 +110,7 @@ end
 
 -- Lets the first of a user's parked jobs be popped again.
 local function unpark(user)
+  if redis.call('ZCARD', key('parked')) == 0 then return end
   for _, priority in ipairs(PRIORITIES) do
     local first = redis.call('ZPOPMIN', parked_key(user, priority))
     if first[1] then
@@ -125,23 +125,22 @@ local function unpark(user)
 end
 
 -- Corrects what a user was charged at submission by what an attempt really took (fair queuing).
-local function settle(id, now)
-  local job = redis.call('HMGET', job_key(id), 'user', 'priority', 'charged_us', 'leased_us')
-  local owed = now - tonumber(job[4] or now) - tonumber(job[3] or 0)
-  redis.call('HSET', job_key(id), 'charged_us', 0)
-  local virtual = tonumber(redis.call('GET', key('virtual:' .. job[2])) or 0)
-  local finish = tonumber(redis.call('ZSCORE', key('finish:' .. job[2]), job[1]) or virtual) + owed
+-- The caller sets `charged_us` to 0: later attempts are charged in full.
+local function settle(user, priority, charged_us, leased_us, now)
+  local owed = now - tonumber(leased_us or now) - tonumber(charged_us or 0)
+  local virtual = tonumber(redis.call('GET', key('virtual:' .. priority)) or 0)
+  local finish = tonumber(redis.call('ZSCORE', key('finish:' .. priority), user) or virtual) + owed
   if finish > virtual then
-    redis.call('ZADD', key('finish:' .. job[2]), int(finish), job[1])
+    redis.call('ZADD', key('finish:' .. priority), int(finish), user)
   else
-    redis.call('ZREM', key('finish:' .. job[2]), job[1])
+    redis.call('ZREM', key('finish:' .. priority), user)
   end
 end
 
--- Takes the lease from whoever holds it, and remembers which attempt that was.
-local function release(id, token, user)
-  redis.call('HSET', job_key(id), 'ended_token', token, 'place', '')
-  redis.call('HDEL', job_key(id), 'token')
+-- Takes the lease from whoever holds it. The caller sets `place`, and `ended_token` where the attempt
+-- itself ended it.
+local function release(id, user)
+  redis.call('HDEL', job_key(id), 'token', 'worker')
   redis.call('ZREM', key('leased'), id)
   count('running_by_user', user, -1)
   unpark(user)
