@@ -18,29 +18,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
-from collections.abc import Coroutine, Iterable
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from downloadjobs_api.problems import (
-    BAD_REQUEST,
-    CONTENT_TYPE,
-    DRAINING,
-    INTERNAL_ERROR,
-    Kind,
-    ProblemError,
-    document,
-)
-from downloadjobs_api.request_context import request_id_of
-from downloadjobs_api.security_headers import raw
+from downloadjobs_api.exchange import Exchange, closing_answer, head_of, request_id_in
+from downloadjobs_api.problems import BAD_REQUEST, Kind, ProblemError
 from downloadjobs_core.logs import logger
 
 MAX_TARGET_BYTES: Final = 16 * 1024
@@ -60,24 +48,6 @@ HEADERS_TOO_LARGE: Final = Kind(
 log = logger(__name__)
 
 
-def _answer(problem: ProblemError, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Headers and body of an answer after which the connection closes."""
-    body = document(problem.kind, problem.message, request_id)
-    headers = [
-        (b"content-type", CONTENT_TYPE.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", request_id.encode()),
-        *raw(),
-        (b"connection", b"close"),
-    ]
-    return headers, body
-
-
-def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    given = dict(headers).get(b"x-request-id")
-    return request_id_of(given.decode("latin-1") if given is not None else None)
-
-
 def _split(url: bytes) -> tuple[bytes, bytes]:
     """The path and the query of a whole URL; the rest of it is for proxies (RFC 9112 section 3.2)."""
     try:
@@ -89,51 +59,6 @@ def _split(url: bytes) -> tuple[bytes, bytes]:
 
 def _malformed(message: str) -> ProblemError:
     return ProblemError(BAD_REQUEST, message)
-
-
-class Exchange(RequestResponseCycle):
-    """One request and its answer."""
-
-    hangs_up = False  # the connection ends after this answer, though the request is not whole yet
-    _body_open = False  # part of the body was handed over, and not yet its end
-
-    async def receive(self) -> ASGIReceiveEvent:
-        """The next part of the request.
-
-        Raises:
-            ProblemError: the client went away in the middle of the body. Nobody will read the answer.
-        """
-        if self.waiting_for_100_continue and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.waiting_for_100_continue = False
-        if not self.disconnected and not self.response_complete:
-            self.flow.resume_reading()
-            if not self.message_event.is_set():
-                await self.message_event.wait()
-            self.message_event.clear()
-        if self.disconnected or self.response_complete:
-            if self._body_open and not self.response_complete:
-                raise _malformed("The body ended before its whole length.")
-            return {"type": "http.disconnect"}
-        body, self.body = self.body, bytearray()
-        self._body_open = self.more_body
-        return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
-
-    def send(self, message: ASGISendEvent) -> Coroutine[Any, Any, None]:
-        """Send a part of the answer; where uvicorn would close amid the request, `HttpProtocol` hangs up."""
-        if self.more_body and self.response_started and not self.keep_alive:
-            self.keep_alive = self.hangs_up = True
-        return super().send(message)
-
-    async def send_500_response(self) -> None:
-        """Answer for an app that raised, or that was cancelled because the drain's time is over."""
-        if isinstance(sys.exception(), asyncio.CancelledError):
-            problem = ProblemError(DRAINING, "The service is stopping, and this took too long. Try again.")
-        else:
-            problem = ProblemError(INTERNAL_ERROR, "The service met an unexpected fault.")
-        headers, body = _answer(problem, _request_id(self.scope["headers"]))
-        await self.send({"type": "http.response.start", "status": problem.kind.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -361,13 +286,12 @@ class HttpProtocol(HttpToolsProtocol):
         if not isinstance(refusal, ProblemError):
             refusal = _malformed(f"The request is not valid HTTP/1.1: {error}.")
         self._deaf = True
-        request_id = _request_id(self.scope["headers"])
+        request_id = request_id_in(self.scope["headers"])
         address = self.client[0] if self.client else ""
         status = refusal.kind.status
         log.info("request refused", request_id=request_id, client=address, status=status, reason=str(refusal))
-        headers, body = _answer(refusal, request_id)
-        lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)]
-        self._refusal = b"".join([STATUS_LINE[status], *lines, b"\r\n", body])
+        headers, body = closing_answer(refusal, request_id)
+        self._refusal = head_of(status, self.server_state.default_headers, headers) + body
         if not self._owed:
             self._send_refusal(self._refusal)
         elif self.cycle.more_body:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from downloadjobs_cli.answers import Status
 from downloadjobs_cli.client import ApiClient, Login
@@ -54,14 +55,24 @@ class Done:
     path: Path
     report: Report
     seconds: float
+    facts: Mapping[str, Any]
+    """What else a script may want to know."""
 
 
 def run(output: Output, *, files: int, folder: Path | None, keep: bool) -> ExitCode:
-    """Run the demo from start to end, and stop whatever it started.
+    """Run the demo with so many sample files; see `perform`."""
+    return perform(output, Demo, sample_files(files, FIRST_ID, SIZE_MIN, SIZE_MAX), folder=folder, keep=keep)
+
+
+def perform(
+    output: Output, kind: type[Demo], files: list[SampleFile], *, folder: Path | None, keep: bool
+) -> ExitCode:
+    """Run a demo from start to end, and stop whatever it started.
 
     Args:
         output: where to tell of it.
-        files: how many sample files the job has.
+        kind: which demo.
+        files: what the job asks for.
         folder: where to keep data and logs; None for a temporary folder.
         keep: leave the temporary folder there.
 
@@ -70,11 +81,11 @@ def run(output: Output, *, files: int, folder: Path | None, keep: bool) -> ExitC
         CliError: something did not work; logs are kept, and everything is stopped.
     """
     with Interrupts() as interrupts, StackFolder(folder, keep=keep) as place:
-        stack = Stack(place, port=None, workers=WORKERS, settings=SETTINGS)
+        stack = Stack(place, port=None, workers=WORKERS, settings=kind.settings)
         steps = Steps(output)
         try:
-            output.say("One download job on real servers, all of them on this machine.\n", bold=True)
-            done = _Demo(stack, place, output, steps).run(files)
+            output.say(f"{kind.opening}\n", bold=True)
+            done = kind(stack, place, output, steps).run(files)
         except KeyboardInterrupt:
             interrupts.hold(stack.kill)
             stack.stop(output.note, in_order=False)
@@ -96,17 +107,22 @@ def run(output: Output, *, files: int, folder: Path | None, keep: bool) -> ExitC
     return ExitCode.DONE
 
 
-class _Demo:
+class Demo:
     """The steps, in their order."""
+
+    opening: ClassVar[str] = "One download job on real servers, all of them on this machine."
+    settings: ClassVar[Mapping[str, str]] = SETTINGS
+    job_seconds: ClassVar[float] = JOB_SECONDS
 
     def __init__(self, stack: Stack, place: StackFolder, output: Output, steps: Steps) -> None:
         self._stack = stack
         self._place = place
         self._output = output
         self._steps = steps
+        self._facts: dict[str, Any] = {}
 
-    def run(self, count: int) -> Done:
-        files = sample_files(count, FIRST_ID, SIZE_MIN, SIZE_MAX)
+    def run(self, files: list[SampleFile]) -> Done:
+        """All steps."""
         self._start(files)
         with ApiClient(Login(self._stack.api_url, USER)) as client:
             status = self._job(client, files)
@@ -115,7 +131,7 @@ class _Demo:
                 self._download(client, status, partial)
                 report = self._verify(status, partial)
                 partial.complete()
-        return Done(status.job_id, path, report, self._steps.seconds)
+        return Done(status.job_id, path, report, self._steps.seconds, self._facts)
 
     def _start(self, files: list[SampleFile]) -> None:
         stack = self._stack
@@ -136,21 +152,28 @@ class _Demo:
 
     def _job(self, client: ApiClient, files: list[SampleFile]) -> Status:
         with self._steps.step("Job") as step:
-            submitted = client.initiate([file.file_id for file in files]).value
-            self._output.say(f"{INDENT}POST /v1/download/initiate → job {submitted.job_id}")
-            with Quiet() if self._output.as_json else display_for(self._output, indent=INDENT) as display:
-                watcher = Watcher(
-                    lambda: client.status(submitted.job_id),
-                    Patience(PATIENCE_SECONDS, display.note),
-                    timeout=JOB_SECONDS,
-                )
-                status: Status | None = None
-                for reply in watcher.updates():
-                    display.update(reply)
-                    status = reply.value
-            if status is None or not status.whole:
-                raise CliError(f"The job ended as {status.status if status else 'unknown'}, not completed.")
+            status = self._watch(client, self._submit(client, files))
             step.text = f"bundled by a worker into one zip: {describe(status, None)}"
+        return status
+
+    def _submit(self, client: ApiClient, files: list[SampleFile]) -> str:
+        submitted = client.initiate([file.file_id for file in files]).value
+        self._output.say(f"{INDENT}POST /v1/download/initiate → job {submitted.job_id}")
+        return submitted.job_id
+
+    def _watch(self, client: ApiClient, job_id: str) -> Status:
+        with Quiet() if self._output.as_json else display_for(self._output, indent=INDENT) as display:
+            watcher = Watcher(
+                lambda: client.status(job_id),
+                Patience(PATIENCE_SECONDS, display.note),
+                timeout=self.job_seconds,
+            )
+            status: Status | None = None
+            for reply in watcher.updates():
+                display.update(reply)
+                status = reply.value
+        if status is None or not status.whole:
+            raise CliError(f"The job ended as {status.status if status else 'unknown'}, not completed.")
         return status
 
     def _download(self, client: ApiClient, status: Status, partial: PartialFile) -> Fetched:
@@ -188,6 +211,7 @@ def _tell(done: Done, place: StackFolder, output: Output, steps: Steps) -> None:
             "files": done.report.files,
             "bytes": done.report.data_bytes,
             "seconds": round(steps.seconds, 3),
+            **done.facts,
         }
         if place.keep:
             document["path"] = str(done.path)

@@ -50,15 +50,27 @@ data_option = click.option(
 @click.command()
 @click.option("--files", type=click.IntRange(1, MAX_FILES), default=40, show_default=True, help="How many.")
 @click.option("--keep", is_flag=True, help="Leave the temporary folder there: the zip, logs and data.")
+@click.option(
+    "--chaos", is_flag=True, help="The long form: a large job, whose worker is killed in the middle."
+)
+@click.option(
+    "--chaos-mib", type=click.IntRange(64, 64 * 1024), default=1024, show_default=True,
+    help="How large that job is, in MiB; the disk must hold four times as much.",
+)  # fmt: skip
 @data_option
 @json_option
 @click.pass_obj
-def demo(options: Options, *, files: int, keep: bool, data: Path | None) -> ExitCode:
+def demo(
+    options: Options, *, files: int, keep: bool, chaos: bool, chaos_mib: int, data: Path | None
+) -> ExitCode:
     """Run one download job on real servers on this machine, verify its zip, and stop.
 
     Starts a Valkey, an S3 server, the API and two workers as processes on free ports of loopback. Needs
     no Docker and no network; leaves nothing behind. If it fails, logs are kept and shown.
     """
+    if chaos:
+        run = _local("downloadjobs_cli.chaos_demo")
+        return ExitCode(run(options.output, mib=chaos_mib, folder=data, keep=keep))
     run = _local("downloadjobs_cli.demo")
     return ExitCode(run(options.output, files=files, folder=data, keep=keep))
 

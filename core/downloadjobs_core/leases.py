@@ -33,6 +33,10 @@ BATCH: Final = 100
 """Jobs that one call of `promote` or `reap` moves at most, so that Redis is never blocked for long."""
 
 
+SWEEP_TASK: Final = "sweep-orphans"
+"""The name of the maintenance task that removes what lost attempts left."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueuePolicy:
     """What the queue is told by settings. Durations are in seconds."""
@@ -194,14 +198,21 @@ class LeaseStore:
             )
         return int(back), int(dead)
 
-    def note_upload(self, job: Job, key: str, upload_id: str) -> None:
-        """Remember an upload that is about to begin its first part. Raises `LeaseLostError`."""
-        self._fenced("note_upload", job, key, upload_id)
+    def note_upload(self, job: Job, key: str) -> None:
+        """Remember the key of an upload that is about to be created. Raises `LeaseLostError`."""
+        self._fenced("note_upload", job, key)
 
     def forget_upload(self, key: str) -> None:
         """It was completed or aborted."""
         with translated_errors():
             self.redis.hdel(f"{ROOT}:uploads", key)
+
+    def order_sweep(self) -> None:
+        """Have storage swept for what an attempt could not remove, unless a sweep is ordered already."""
+        with translated_errors():
+            seconds, micros = self.redis.time()
+            due = seconds * SECOND_US + micros + int(self.policy.orphan_grace_seconds * SECOND_US)
+            self.redis.zadd(f"{ROOT}:maintenance", {SWEEP_TASK: due}, nx=True)
 
     def _fenced(self, script: str, job: Job, *args: str | float) -> None:
         with translated_errors():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from downloadjobs_core.errors import LeaseLostError
 from downloadjobs_core.job import Job, job_key
-from downloadjobs_core.leases import SECOND_US, translated_errors
+from downloadjobs_core.leases import SECOND_US, SWEEP_TASK, translated_errors
 from downloadjobs_core.scripts import ROOT, Scripts
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Task(StrEnum):
     """A maintenance task; its name stands in the set `maintenance`, scored by when it is due."""
 
     EXPIRE_RESULTS = "expire-results"
-    SWEEP_ORPHANS = "sweep-orphans"
+    SWEEP_ORPHANS = SWEEP_TASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,13 @@ class UpkeepStore:
         with translated_errors():
             return bool(self._scripts.run("expire_result", job_id))
 
-    def uploads(self) -> dict[str, str]:
-        """Uploads that were begun and not known to have ended: the object's key, and the upload's id."""
+    def uploads(self) -> list[str]:
+        """The keys of objects whose uploads were begun, and are not known to have ended."""
         with translated_errors():
-            return cast("dict[str, str]", self.redis.hgetall(f"{ROOT}:uploads"))
+            return cast("list[str]", self.redis.hkeys(f"{ROOT}:uploads"))
 
     def forget_upload(self, key: str) -> None:
-        """It was aborted."""
+        """What there was of it is gone."""
         with translated_errors():
             self.redis.hdel(f"{ROOT}:uploads", key)
 

@@ -30,7 +30,10 @@ def leased(*file_ids: int, job_id: str = "job", token: str = "1700000000000000")
 class NoLedger:
     """Remembers no uploads."""
 
-    def begun(self, key: str, upload_id: str) -> None:
+    def begun(self, key: str) -> None:
+        """Forget it."""
+
+    def left(self, key: str) -> None:
         """Forget it."""
 
     def ended(self, key: str) -> None:

@@ -20,6 +20,7 @@ from downloadjobs_core.errors import (
     ObjectStoreDeniedError,
     ObjectStoreError,
     QueueUnavailableError,
+    UploadNotFoundError,
 )
 from downloadjobs_core.job import Job
 from downloadjobs_core.leases import LeaseStore, Outcome
@@ -54,6 +55,9 @@ def failure_of(error: Exception) -> Failure:
         return Failure("bucket-not-found", "The storage's bucket does not exist.", retryable=False)
     if isinstance(error, ObjectStoreDeniedError):
         return Failure("storage-denied", "The storage refuses the worker's credentials.", retryable=False)
+    if isinstance(error, UploadNotFoundError):
+        # The store lost the upload. No call mends that, but a fresh attempt makes a fresh one.
+        return Failure("storage-unavailable", "The storage lost the unfinished result.", retryable=True)
     if isinstance(error, ObjectStoreError):
         return Failure("storage-unavailable", "The storage could not be reached.", retryable=error.retryable)
     return Failure("internal", "The worker met an unexpected fault.", retryable=True)
@@ -71,21 +75,25 @@ class Delay:
         return random.uniform(self.min_ms, self.max_ms) / 1000  # noqa: S311 - a simulation
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ledger:
-    """Keeps the attempt's upload in Redis until its end."""
+    """Keeps the attempt's upload in Redis until its end, and remembers whether anything is left."""
 
     leases: LeaseStore
     job: Job
+    leftovers: bool = False
 
-    def begun(self, key: str, upload_id: str) -> None:
-        self.leases.note_upload(self.job, key, upload_id)
+    def begun(self, key: str) -> None:
+        self.leases.note_upload(self.job, key)
 
     def ended(self, key: str) -> None:
         try:
             self.leases.forget_upload(key)
         except QueueUnavailableError as error:
             log.debug("an ended upload is left to the orphan sweep to forget", key=key, error=str(error))
+
+    def left(self, key: str) -> None:  # noqa: ARG002 - a ledger's signature; the sweep finds the key itself
+        self.leftovers = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +112,9 @@ class AttemptRunner:
             hold = self.keeper.hold(job)
             log.info("attempt started", attempt=job.attempt, delivery=job.deliveries, files=job.files_total)
             started = time.monotonic()
+            ledger = _Ledger(self.leases, job)
             try:
-                self._attempt(hold)
+                self._attempt(hold, ledger)
             except HandBackRequested:
                 self._end("hand back", lambda: self.leases.hand_back(job))
                 log.info("job handed back", attempt=job.attempt)
@@ -117,9 +126,11 @@ class AttemptRunner:
                 self._fail(hold, error)
             finally:
                 self.keeper.release(hold)
+                if ledger.leftovers:
+                    self._end("order a sweep", self.leases.order_sweep)
                 log.debug("attempt ended", seconds=round(time.monotonic() - started, 3))
 
-    def _attempt(self, hold: Hold) -> None:
+    def _attempt(self, hold: Hold, ledger: _Ledger) -> None:
         job = hold.job
         started = time.monotonic()
         if self.delay.max_ms:
@@ -127,12 +138,12 @@ class AttemptRunner:
         outcome = self.bundler.bundle(
             hold,
             lambda: self._patiently(lambda: self.leases.check(job), hold.raise_if_stopped),
-            _Ledger(self.leases, job),
+            ledger,
         )
         try:
             self._patiently(lambda: self.leases.finish(job, outcome))
         except LeaseLostError:
-            self._remove_result(outcome)
+            self._remove_result(outcome, ledger)
             raise
         log.info(
             "job finished",
@@ -194,7 +205,7 @@ class AttemptRunner:
                 if between is not None:
                     between()
 
-    def _remove_result(self, outcome: Outcome) -> None:
+    def _remove_result(self, outcome: Outcome, ledger: _Ledger) -> None:
         """Remove what this attempt alone owns: a result whose pointer was refused."""
         if not outcome.result_key:
             return
@@ -204,3 +215,4 @@ class AttemptRunner:
             log.warning(
                 "a refused result is left to the orphan sweep", key=outcome.result_key, error=str(error)
             )
+            ledger.left(outcome.result_key)

@@ -82,6 +82,7 @@ class DrainingConsumer(Consumer):  # type: ignore[misc]  # huey has no types
         for hold in self._keeper.held():
             try:
                 self._leases.hand_back(hold.job)
+                self._leases.order_sweep()  # of what the attempt may leave, which this process' end cuts off
                 log.warning("job handed back for a stuck attempt", job_id=hold.job.job_id)
             except DownloadJobsError as error:
                 log.warning("a job's lease is left to run out", job_id=hold.job.job_id, error=str(error))

@@ -118,13 +118,14 @@ class Maintenance:
         """Remove results and uploads of attempts that were lost; how many must wait for a later sweep."""
         now_us = self.upkeep.now_us()
         found = {Verdict.KEEP: 0, Verdict.WAIT: 0, Verdict.REMOVE: 0}
-        uploads = self.upkeep.uploads()
-        for attempt, said in self._asked(uploads):
+        for attempt, said in self._asked(self.upkeep.uploads()):
             hold.raise_if_stopped()
             verdict = self._verdict(attempt, said, now_us, of_upload=True)
             found[verdict] += 1
             if verdict is Verdict.REMOVE:
-                self.results.abort_upload(attempt.key, uploads[attempt.key])
+                # More than one, if the answer to a creation was lost and it was created again.
+                for upload in list(self.results.pending_uploads(attempt.key)):
+                    self.results.abort_upload(upload.key, upload.upload_id)
                 self.upkeep.forget_upload(attempt.key)
         for attempt, said in self._asked(stat.key for stat in self.results.list(self.results_prefix)):
             hold.raise_if_stopped()

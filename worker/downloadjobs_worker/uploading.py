@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from downloadjobs_core import logs
-from downloadjobs_core.errors import ObjectStoreError, UploadNotFoundError
+from downloadjobs_core.errors import ObjectNotFoundError, ObjectStoreError, UploadNotFoundError
 from downloadjobs_core.objectstore.protocol import MAX_PARTS, ObjectStore, Part
 from downloadjobs_core.zip_layout import CrcPatch
 from downloadjobs_worker.hold import Hold
@@ -48,11 +48,14 @@ def part_bytes_for(total_bytes: int, at_least: int) -> int:
 class UploadLedger(Protocol):
     """Remembers unfinished uploads for the orphan sweep, should this process be killed."""
 
-    def begun(self, key: str, upload_id: str) -> None:
-        """An upload was created. Raises `LeaseLostError` if the attempt may not go on."""
+    def begun(self, key: str) -> None:
+        """An upload is about to be created. Raises `LeaseLostError` if the attempt may not go on."""
 
     def ended(self, key: str) -> None:
-        """It was completed or aborted. Raises nothing: forgetting it can wait."""
+        """It was completed or aborted, and nothing else is left. Raises nothing: forgetting it can wait."""
+
+    def left(self, key: str) -> None:
+        """Something of it, or the object, may be left that nobody points to. Raises nothing."""
 
 
 @dataclass(slots=True)
@@ -80,7 +83,7 @@ class PartUploader:
         hold: the attempt it belongs to.
         part_bytes: the size of every part but the last.
         threads: parts uploaded at once.
-        ledger: told of the upload before its first part and after its end.
+        ledger: told of the upload before its creation and after its end.
     """
 
     def __init__(
@@ -99,6 +102,8 @@ class PartUploader:
         self._hold = hold
         self._part_bytes = part_bytes
         self._upload_id: str | None = None
+        self._creations = 0
+        self._completing = False
         self._next_offset = 0
         self._filling: _Piece | None = None
         self._sealed: list[_Piece] = []
@@ -157,6 +162,7 @@ class PartUploader:
 
     def complete(self) -> int:
         """Make the object visible and return its size in bytes. Call `flush` first."""
+        self._completing = True
         if self._upload_id is None:
             content = (
                 bytes(memoryview(self._filling.buffer)[: self._filling.filled]) if self._filling else b""
@@ -166,35 +172,65 @@ class PartUploader:
             )
         else:
             patiently(self._hold, "complete upload", self._join_parts)
-            self._upload_id = None
-            self._ledger.ended(self._key)
+            completed, self._upload_id = self._upload_id, None
+            self._clear(keep=completed)
+        self._completing = False
         return self._next_offset
 
     def abort(self) -> None:
-        """Leave nothing behind: no upload, no thread. Faults are logged; the orphan sweep is the net."""
+        """Leave nothing behind: no upload, no object, no thread. Faults are logged; the orphan sweep is the net."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        upload_id, self._upload_id = self._upload_id, None
-        if upload_id is None:
-            return
-        try:
-            self._store.abort_upload(self._key, upload_id)
-        except ObjectStoreError as error:
-            log.warning("an unfinished upload is left to the orphan sweep", key=self._key, error=str(error))
-        else:
-            self._ledger.ended(self._key)
+        self._upload_id = None
+        if self._completing:
+            self._remove_object()
+        if self._creations:
+            self._clear()
 
     def close(self) -> None:
         """End the threads. Every part has arrived by then."""
         self._pool.shutdown(wait=True)
 
+    def _remove_object(self) -> None:
+        """A completion that failed may have been done all the same, and its answer been lost."""
+        try:
+            self._store.delete(self._key)
+        except ObjectStoreError as error:
+            log.warning("an unpublished result is left to the orphan sweep", key=self._key, error=str(error))
+            self._ledger.left(self._key)
+
+    def _clear(self, keep: str | None = None) -> None:
+        """Abort what there is of uploads under the key, which is this attempt's alone.
+
+        Args:
+            keep: an upload that was completed. Its creation may have been tried several times, the answers
+                to the others being lost; only then is there anything else.
+        """
+        try:
+            if keep is None or self._creations > 1:
+                for upload in list(self._store.pending_uploads(self._key)):
+                    if upload.upload_id != keep:
+                        self._store.abort_upload(self._key, upload.upload_id)
+        except ObjectStoreError as error:
+            log.warning("an unfinished upload is left to the orphan sweep", key=self._key, error=str(error))
+            self._ledger.left(self._key)
+        else:
+            self._ledger.ended(self._key)
+
+    def _create_upload(self) -> str:
+        self._creations += 1
+        return self._store.create_upload(self._key, content_type=CONTENT_TYPE)
+
     def _join_parts(self) -> None:
         parts = sorted(self._parts, key=lambda part: part.number)
         try:
             self._store.complete_upload(self._key, self._upload_id or "", parts)
-        except UploadNotFoundError:
+        except UploadNotFoundError as error:
             # The first try may have succeeded and its answer been lost. The key is this attempt's alone,
-            # so an object there is the one we made; if there is none, this raises.
-            self._store.stat(self._key)
+            # so an object there is the one we made.
+            try:
+                self._store.stat(self._key)
+            except ObjectNotFoundError:
+                raise error from None
 
     def _begin_piece(self) -> _Piece:
         if self._numbered == MAX_PARTS:
@@ -224,12 +260,8 @@ class PartUploader:
     def _seal(self, piece: _Piece) -> None:
         self._filling = None
         if self._upload_id is None:
-            self._upload_id = patiently(
-                self._hold,
-                "create upload",
-                lambda: self._store.create_upload(self._key, content_type=CONTENT_TYPE),
-            )
-            self._ledger.begun(self._key, self._upload_id)
+            self._ledger.begun(self._key)
+            self._upload_id = patiently(self._hold, "create upload", self._create_upload)
         piece.holds = {offset for offset in self._expected if piece.offset <= offset < piece.end}
         if piece.holds:
             self._sealed.append(piece)

@@ -11,7 +11,8 @@
 local id, token, state = ARGV[1], ARGV[2], ARGV[3]
 local job = redis.call('HMGET', job_key(id), 'token', 'ended_token', 'state', 'user', 'priority',
   'charged_us', 'leased_us', 'files_total')
-if token ~= '' and job[2] == token then return 1 end
+-- An attempt whose job was handed back in its stead (a drain that could not wait) ended its lease, but not the job.
+if token ~= '' and job[2] == token then return job[3] == state and 1 or 0 end
 if token == '' or job[1] ~= token then return 0 end
 if not may_move(job[3], state) then return illegal(id, job[3], state) end
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -21,7 +21,7 @@ from downloadjobs_core.errors import ObjectStoreUnavailableError
 from downloadjobs_core.job import Job, NewJob, job_key
 from downloadjobs_core.leases import LeaseStore, QueuePolicy
 from downloadjobs_core.objectstore.memory import MemoryObjectStore
-from downloadjobs_core.objectstore.protocol import MIN_PART_BYTES, ObjectStore
+from downloadjobs_core.objectstore.protocol import MIN_PART_BYTES, ObjectStore, Part
 from downloadjobs_core.objectstore.s3 import connect as connect_store
 from downloadjobs_core.redis_client import RedisConfig, connect
 from downloadjobs_core.scripts import ROOT, Scripts
@@ -357,7 +357,7 @@ def test_a_late_hand_back_is_refused(installation: Installation) -> None:
 def test_an_attempt_whose_job_was_handed_back_in_its_stead_has_lost_it(
     installation: Installation, size: int, call: str
 ) -> None:
-    """A drain that cannot wait gives a job back for its attempt, which then must not believe it finished it."""
+    """A drain that cannot wait gives a job back for its attempt, which then cannot finish it any more."""
     late = installation.submit(size)
     gate = Gate(call)
     with gate.holding(lambda: installation.runner(gate).run(late)):
@@ -369,7 +369,7 @@ def test_an_attempt_whose_job_was_handed_back_in_its_stead_has_lost_it(
 
 
 def test_an_upload_whose_creation_was_not_answered_is_not_left(installation: Installation) -> None:
-    """When the answer to the creation of an upload is lost it is created again, and the first one is gone."""
+    """When the answer to the creation of an upload is lost it is created again, and the first one goes."""
     job = installation.submit(LARGE)
 
     class Lossy(Watched):
@@ -385,17 +385,49 @@ def test_an_upload_whose_creation_was_not_answered_is_not_left(installation: Ins
     runner = installation.runner()
     bundler = replace(runner.bundler, results=cast("ObjectStore", Lossy(installation.store, ignore)))
     replace(runner, bundler=bundler).run(job)
-    installation.sweep()
     installation.assert_only_result_is_of(job)
 
 
-def test_an_upload_of_a_worker_killed_before_it_was_noted_is_swept(installation: Installation) -> None:
-    """Between the creation of an upload and its note a worker may be killed: the sweep finds it all the same."""
-    killed = installation.submit(LARGE)
-    installation.store.create_upload(f"{installation.prefix}{killed.job_id}/{killed.token}.zip")
-    other = installation.finish_by_another(killed)
-    installation.sweep()
+@pytest.mark.parametrize(
+    ("size", "call"),
+    [(LARGE, "upload_part"), (LARGE, "complete_upload"), (LARGE, "finish"), (SMALL, "finish")],
+    ids=["after-creation", "after-all-parts", "after-completion", "after-put"],
+)
+def test_what_a_killed_worker_left_is_swept(installation: Installation, size: int, call: str) -> None:
+    """The sweep finds what an attempt made that never goes on, wherever it was killed."""
+    killed = installation.submit(size)
+    gate = Gate(call)
+    with gate.holding(lambda: installation.runner(gate).run(killed)):
+        other = installation.finish_by_another(killed)
+        installation.sweep()
+        installation.assert_only_result_is_of(other)
+        before = installation.everything()
+    # It was not killed after all, but stopped for so long: then the sweep does not make it dangerous.
+    assert installation.everything() == before
     installation.assert_only_result_is_of(other)
+
+
+@pytest.mark.parametrize("size", [LARGE, SMALL])
+def test_a_result_whose_completion_was_not_answered_is_not_left(
+    installation: Installation, size: int
+) -> None:
+    """When no answer to the completion came the attempt failed, and the object that may be there is removed."""
+    job = installation.submit(size)
+
+    class Lossy(Watched):
+        def put(self, key: str, data: bytes, *, content_type: str) -> str:
+            installation.store.put(key, data, content_type=content_type)
+            raise RuntimeError("the answer is lost")
+
+        def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part]) -> str:
+            installation.store.complete_upload(key, upload_id, parts)
+            raise RuntimeError("the answer is lost")
+
+    runner = installation.runner()
+    bundler = replace(runner.bundler, results=cast("ObjectStore", Lossy(installation.store, ignore)))
+    replace(runner, bundler=bundler).run(job)
+    assert installation.record()["state"] == "retrying"
+    installation.assert_nothing_is_left()
 
 
 @pytest.mark.parametrize("max_attempts", [3, 1], ids=["retried", "failed for good"])
@@ -408,7 +440,7 @@ def test_what_a_failed_attempt_could_not_remove_will_be_swept(
     def broken(call: str) -> None:
         if call == "complete_upload":
             raise RuntimeError("a fault in the middle")
-        if call == "abort_upload":
+        if call == "pending_uploads":
             raise ObjectStoreUnavailableError("the store went away")
 
     installation.runner(broken).run(job)

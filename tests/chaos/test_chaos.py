@@ -1,0 +1,44 @@
+"""Chaos in its short form, and the test of the test. `make chaos` is the long form."""
+
+from __future__ import annotations
+
+import pytest
+
+from support_chaos import run_chaos
+from support_chaos_plan import Fault, draw_plan
+from support_chaos_report import render
+from support_chaos_stock import StockHuey
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+
+SEED = 4
+
+
+def test_no_job_is_lost_and_none_is_published_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    """Through ten faults of every kind each job ends once, its result is whole, and nothing is left over."""
+    report = run_chaos(draw_plan(SEED, jobs=60, faults=10))
+    with capsys.disabled():
+        print("", *render(report), sep="\n")
+    assert report.told.faults.total() == 10
+    assert report.good, "\n".join(render(report))
+
+
+def test_the_same_chaos_with_stock_huey_loses_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The run notices a queue that loses jobs: Huey's own, whose workers are killed."""
+    plan = draw_plan(SEED, jobs=60, faults=6, kinds=[Fault.WORKER_KILL])
+    report = run_chaos(plan, make_subject=StockHuey, module=StockHuey.module, quiet_seconds=10)
+    with capsys.disabled():
+        print("", *render(report), sep="\n")
+    assert report.findings.states["done"] > 0
+    assert len(report.findings.lost) > 0
+
+
+def test_a_seed_replays_its_schedule() -> None:
+    """The same seed is the same jobs, faults, victims, durations and offsets; another one is another."""
+    plan = draw_plan(7, jobs=500, faults=50)
+    assert plan == draw_plan(7, jobs=500, faults=50)
+    assert plan.digest == draw_plan(7, jobs=500, faults=50).digest
+    assert plan.digest != draw_plan(8, jobs=500, faults=50).digest
+    # Replayed with fewer jobs, the faults are the same: that is how a failure is made small.
+    assert plan.faults == draw_plan(7, jobs=10, faults=50).faults
+    assert {fault.kind for fault in plan.faults[: len(Fault)]} == set(Fault)
