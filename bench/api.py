@@ -145,7 +145,9 @@ def main() -> None:
             store = connect(s3.config, s3.bucket)
             store.put(f"downloads/{FILE_ID}.zip", b"x" * 1000)
             environment = {
-                "REDIS_URL": valkey.url, "USER_MAX_QUEUED": "1000000000", "S3_ENDPOINT": s3.endpoint, "S3_BUCKET_NAME": s3.bucket,
+                "REDIS_URL": valkey.url,
+                "USER_MAX_QUEUED": "1000000000",
+                "S3_ENDPOINT": s3.endpoint, "S3_BUCKET_NAME": s3.bucket,
                 "S3_ACCESS_KEY_ID": s3.config.access_key or "",
                 "S3_SECRET_ACCESS_KEY": s3.config.secret_key or "",
             }  # fmt: skip

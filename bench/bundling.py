@@ -84,10 +84,13 @@ def bundled(store: ObjectStore, ids: list[int], limits: BundlingLimits, attempt:
 class NoLedger:
     """Remembers no uploads: nothing here is killed."""
 
-    def begun(self, key: str, upload_id: str) -> None:
+    def begun(self, key: str) -> None:
         """Forget it."""
 
     def ended(self, key: str) -> None:
+        """Forget it."""
+
+    def left(self, key: str) -> None:
         """Forget it."""
 
 

@@ -23,7 +23,11 @@ SLOW_SECONDS: Final = 1.0
 ERROR_STATUS: Final = 400
 FAULT_STATUS: Final = 500
 
-log = logs.logger("downloadjobs_api.requests")
+NAME: Final = "downloadjobs_api.requests"
+
+log = logs.logger(NAME)
+enabled = logging.getLogger(NAME)
+"""Asked before `log` for whether a line is wanted: it caches the answer."""
 
 
 def request_id_of(header: str | None) -> str:
@@ -73,7 +77,7 @@ class RequestContext:
         resp.set_header("x-request-id", req.request_id)
         seconds = time.monotonic() - req.context.started
         level = _level(resp.status_code, seconds)
-        if log.isEnabledFor(level):
+        if enabled.isEnabledFor(level):
             log.log(
                 level,
                 "request",

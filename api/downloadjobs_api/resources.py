@@ -41,9 +41,14 @@ def send_json(resp: falcon.asgi.Response, body: object) -> None:
     resp.data = encode(body)
 
 
+_WIRE_STATES: Final = {
+    state: JobState.COMPLETED.value if state in WITH_RESULT else state.value for state in JobState
+}
+
+
 def wire_state(state: JobState) -> str:
     """A state on the first routes: a result in part is `completed`, so that existing pollers end."""
-    return JobState.COMPLETED.value if state in WITH_RESULT else state.value
+    return _WIRE_STATES[state]
 
 
 def status_document(job_id: str, status: JobStatus) -> dict[str, object]:
@@ -112,8 +117,8 @@ class Status:
         user = self._identity.user(req)
         status = await self._downloads.status(user, job_id)
         if status.state not in FINISHED:
-            resp.retry_after = POLL_SECONDS
-        resp.cache_control = ("no-store",)
+            resp.set_header("retry-after", str(POLL_SECONDS))
+        resp.set_header("cache-control", "no-store")
         send_json(resp, status_document(job_id, status))
 
 

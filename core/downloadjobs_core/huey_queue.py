@@ -42,11 +42,10 @@ class JsonSerializer(Serializer):  # type: ignore[misc]  # huey has no types
         return Message(**json.loads(data))
 
 
-def message_of(job: dict[str, str]) -> bytes:
+def message_of(job: dict[str, str]) -> Message:
     """The message by which Huey runs a leased job, given its hash."""
     name = MAINTAIN if job.get("kind") == MAINTENANCE else BUNDLE
-    message = Message(id=job["id"], name=f"{_MODULE}.{name}", args=[], kwargs=job)
-    return json.dumps(message._asdict(), separators=(",", ":")).encode()
+    return Message(id=job["id"], name=f"{_MODULE}.{name}", args=[], kwargs=job)
 
 
 class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
@@ -67,12 +66,17 @@ class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
         """Set when the process drains: no job is leased any more."""
 
     def dequeue(self) -> bytes | None:
-        """Lease a job, waiting up to `POLL_SECONDS` for one; None if there is none."""
+        """Lease a job and return its message; see `lease`."""
+        job = self.lease()
+        return None if job is None else JsonSerializer().serialize(message_of(job))
+
+    def lease(self) -> dict[str, str] | None:
+        """Lease a job, waiting up to `POLL_SECONDS` for one: its hash, or None if there is none."""
         job = self._pop()
         if job is None and not self.closing.is_set():
             self._leases.wait_for_work(POLL_SECONDS)
             job = self._pop()
-        return None if job is None else message_of(job)
+        return job
 
     def _pop(self) -> dict[str, str] | None:
         return None if self.closing.is_set() else self._leases.pop(self._worker)
@@ -128,6 +132,11 @@ class LeasedHuey(Huey):  # type: ignore[misc]  # huey has no types
         """Set it to lease no further job."""
         event: threading.Event = self.storage.closing
         return event
+
+    def dequeue(self) -> Task | None:
+        """The next leased job's task, made of its hash as Redis sent it."""
+        job = self.storage.lease()
+        return None if job is None else self._registry.create_task(message_of(job))
 
     def enqueue(self, task: Task) -> None:
         """Submit the job that a call of the task describes by its `new_job` argument."""

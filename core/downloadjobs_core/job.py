@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from downloadjobs_core.scripts import ROOT
@@ -38,8 +39,13 @@ def distinct(file_ids: Iterable[int]) -> tuple[int, ...]:
 
 def rfc3339(time_us: int) -> str:
     """Microseconds since 1970 as RFC 3339 in UTC, with milliseconds and `Z`."""
-    moment = datetime.fromtimestamp(time_us / 1_000_000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, micros = divmod(time_us, 1_000_000)
+    return f"{_to_the_second(seconds)}.{micros // 1000:03}Z"
+
+
+@lru_cache(maxsize=4096)
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,7 +142,7 @@ def check_commands(title: str, program: str, port: int, exit_code: int, job_id: 
 def systems(
     valkey_server: ValkeyServer, seaweedfs: SeaweedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, System]]:
-    """One installation for each kind of fault, with the session's servers as far as it reaches them."""
+    """One installation for each kind of fault, with the shared servers as far as it reaches them."""
     nobody = free_ports(2)
     faults = {
         "none": {"USER_MAX_QUEUED": "2"},

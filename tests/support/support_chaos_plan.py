@@ -28,7 +28,7 @@ LARGE_FILES: Final = {20_000 + n: 5 * MIB + (n * 700_001) % (5 * MIB) for n in r
 """Ids and sizes in bytes of the files that exist. Four large ones make a job of 20 to 40 MiB."""
 
 LARGE_JOB_FILES: Final = 4
-LARGE_SHARE: Final = 0.1
+LARGE_SHARE: Final = 0.15
 CANCELLED_SHARE: Final = 0.05
 SUBMITTED_TWICE_SHARE: Final = 0.1
 
@@ -72,7 +72,7 @@ HABITS: Final = {
     Fault.S3_PAUSE: Habit(1, 1.0, 4.0, 1.0),
     Fault.S3_RESET: Habit(3, 1.0, 4.0, 1.0),
     Fault.S3_CUT: Habit(3, 1.0, 12.0, 1.0),
-    Fault.S3_DEAF: Habit(3, 1.0, 4.0, 1.0),
+    Fault.S3_DEAF: Habit(4, 1.0, 6.0, 1.0),
     Fault.VALKEY_KILL: Habit(3, 0.2, 3.0, 2.0),
     Fault.VALKEY_PAUSE: Habit(1, LEASE_SECONDS + 1, LEASE_SECONDS + 2, 1.0),
 }

@@ -35,7 +35,7 @@ class Mode(Enum):
     """Every connection is reset after some bytes, in whatever is under way then."""
 
     DEAF = auto()
-    """Requests pass, and in place of each second answer comes a reset: what was asked for is done, unseen."""
+    """Requests pass, and in place of each second answer a reset comes: what was asked for is done, unseen."""
 
 
 class Proxy:
@@ -130,9 +130,10 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
-                if answers and link.deaf and self._source.random() < 1 / 2:
+                if answers and link.asked and link.deaf and self._source.random() < 1 / 2:
                     self._break(link)
                     return
+                link.asked = not answers
                 if link.bytes_left is not None:
                     link.bytes_left -= len(data)
                     if link.bytes_left < 0:
@@ -156,6 +157,8 @@ class _Link:
         self.broken = False
         self.bytes_left: int | None = None
         self.deaf = False
+        self.asked = False
+        """The last bytes were the client's: the next ones begin an answer."""
 
     def reset(self) -> None:
         """Break both sides with RST."""

@@ -178,7 +178,7 @@ class PartUploader:
         return self._next_offset
 
     def abort(self) -> None:
-        """Leave nothing behind: no upload, no object, no thread. Faults are logged; the orphan sweep is the net."""
+        """Leave no upload, no object and no thread behind. Faults are logged; the orphan sweep is the net."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._upload_id = None
         if self._completing:

@@ -1,7 +1,7 @@
 -- How many jobs are where, and how long the oldest waits: for the autoscaler and the metrics.
 --
 -- KEYS[1] root            reads ready:<priority>, delayed, leased, parked, suspended, dead, maintenance,
---                         waiting, stats, epoch
+--                         waiting, queue
 -- Reply   flat list of name and number: ready, delayed, due, leased, expired, parked, suspended, dead,
 --         maintenance (due), oldest_waiting_us, oldest_dead_us (0 for none), service_us, slots,
 --         next_due_us (of delayed; 0 for none), now_us, epoch (0 after a wipe)
@@ -15,7 +15,7 @@ local function age(name)
   return since and int(math.max(0, now - tonumber(since))) or '0'
 end
 
-local stats = redis.call('HMGET', key('stats'), 'service_us', 'slots')
+local queue = redis.call('HMGET', key('queue'), 'service_us', 'slots', 'epoch')
 local ready = 0
 for _, priority in ipairs(PRIORITIES) do ready = ready + redis.call('ZCARD', ready_key(priority)) end
 return {
@@ -25,7 +25,7 @@ return {
   'parked', card('parked'), 'suspended', card('suspended'), 'dead', card('dead'),
   'maintenance', from('maintenance', '-inf', int(now)),
   'oldest_waiting_us', age('waiting'), 'oldest_dead_us', age('dead'),
-  'service_us', int(tonumber(stats[1] or FIRST_SERVICE_US)), 'slots', int(tonumber(stats[2] or 0)),
+  'service_us', int(tonumber(queue[1] or FIRST_SERVICE_US)), 'slots', int(tonumber(queue[2] or 0)),
   'next_due_us', first('delayed') or '0', 'now_us', int(now),
-  'epoch', redis.call('GET', key('epoch')) or '0',
+  'epoch', queue[3] or '0',
 }

@@ -1,7 +1,7 @@
 -- Ends a job with its outcome, and points to its result, if the attempt still holds it.
 --
 -- KEYS[1] root            writes job:<id>, leased, running_by_user, parked*, expiring, maintenance,
---                         finish:<priority>, stats, events
+--                         finish:<priority>, queue, events
 -- ARGV[1] job id          ARGV[2] token
 -- ARGV[3] state           a finished one
 -- ARGV[4] us the result is kept, 0 for none       ARGV[5] seconds the record is kept
@@ -21,7 +21,8 @@ local user, keep = job[4], tonumber(ARGV[4])
 redis.call('HSET', job_key(id), 'state', state, 'place', '', 'finished_us', int(now), 'updated_us', int(now),
   'deliveries', 0, 'charged_us', 0, 'ended_token', token, 'expires_us', keep > 0 and int(now + keep) or 0,
   unpack(ARGV, 6))
-settle(user, job[5], job[6], job[7], now)
+local queue = redis.call('HMGET', key('queue'), 'service_us', 'files', 'virtual:' .. job[5])
+settle(user, job[5], job[6], job[7], now, queue[3] or 0)
 release(id, user)
 if keep > 0 then
   redis.call('ZADD', key('expiring'), int(now + keep), id)
@@ -29,8 +30,7 @@ if keep > 0 then
 end
 redis.call('EXPIRE', job_key(id), ARGV[5])
 
-local stats = redis.call('HMGET', key('stats'), 'service_us', 'files')
-redis.call('HSET', key('stats'), 'service_us', mean(stats[1], now - tonumber(job[7])),
-  'files', mean(stats[2], tonumber(job[8] or 1)))
+redis.call('HSET', key('queue'), 'service_us', mean(queue[1], now - tonumber(job[7])),
+  'files', mean(queue[2], tonumber(job[8] or 1)))
 emit(id, 'finished', state, now, 'user', user)
 return 1

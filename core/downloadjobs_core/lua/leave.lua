@@ -1,6 +1,6 @@
 -- Takes a worker that ends out of the count of slots.
 --
--- KEYS[1] root            writes workers, slots, stats
+-- KEYS[1] root            writes workers, slots, queue
 -- ARGV[1] worker
 -- Reply   the slots that are left
 
@@ -8,5 +8,5 @@ redis.call('ZREM', key('workers'), ARGV[1])
 redis.call('HDEL', key('slots'), ARGV[1])
 local slots = 0
 for _, number in ipairs(redis.call('HVALS', key('slots'))) do slots = slots + tonumber(number) end
-redis.call('HSET', key('stats'), 'slots', slots)
+redis.call('HSET', key('queue'), 'slots', slots)
 return slots

@@ -2,8 +2,8 @@
 --
 -- A job whose user runs as many as allowed is parked, and returns when one of them ends.
 --
--- KEYS[1] root            reads and writes ready:<priority>, parked*, maintenance, job:<id>, leased, token,
---                         virtual:<priority>, finish:<priority>, waiting*, running_by_user, stats, events
+-- KEYS[1] root            reads and writes ready:<priority>, parked*, maintenance, job:<id>, leased, queue,
+--                         finish:<priority>, waiting*, running_by_user, events
 -- ARGV[1] worker          who takes it, shown to users
 -- ARGV[2] lease in us     until when it is this worker's without a renewal
 -- ARGV[3] jobs that one user may run at once
@@ -13,10 +13,10 @@ local MOVES = 64               -- jobs that one pop parks or skips, so that Redi
 local worker, lease, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_us()
 
-local function lease_to(id, ...)
-  local last = tonumber(redis.call('GET', key('token')) or '0')
-  local token = int(math.max(last + 1, now))
-  redis.call('SET', key('token'), token)
+-- A token is larger than every one before it, and than those of a Redis that was wiped.
+local function next_token(last) return int(math.max(tonumber(last or 0) + 1, now)) end
+
+local function lease_to(id, token, ...)
   redis.call('HSET', job_key(id), 'state', 'processing', 'place', 'leased', 'token', token,
     'worker', worker, 'leased_us', int(now), 'updated_us', int(now), ...)
   redis.call('ZADD', key('leased'), int(now + lease), id)
@@ -25,7 +25,9 @@ end
 local task = redis.call('ZRANGEBYSCORE', key('maintenance'), '-inf', int(now), 'LIMIT', 0, 1)[1]
 if task then
   redis.call('ZREM', key('maintenance'), task)
-  lease_to(task, 'id', task, 'kind', 'maintenance', 'user', '')
+  local token = next_token(redis.call('HGET', key('queue'), 'token'))
+  redis.call('HSET', key('queue'), 'token', token)
+  lease_to(task, token, 'id', task, 'kind', 'maintenance', 'user', '')
   return redis.call('HGETALL', job_key(task))
 end
 
@@ -51,18 +53,21 @@ for _, priority in ipairs(PRIORITIES) do
         redis.call('ZADD', key('parked'), int(now), id)
         redis.call('HSET', job_key(id), 'place', 'parked')
       else
-        local virtual = tonumber(redis.call('GET', key('virtual:' .. priority)) or 0)
-        if tonumber(score) > virtual then
-          redis.call('SET', key('virtual:' .. priority), score)
+        local virtual = 'virtual:' .. priority
+        local queue = redis.call('HMGET', key('queue'), 'token', virtual, 'eta_error')
+        local token = next_token(queue[1])
+        local moved, error = queue[2] or '0', queue[3] or '0'
+        if tonumber(score) > tonumber(moved) then
+          moved = score
           redis.call('ZREMRANGEBYSCORE', key('finish:' .. priority), '-inf', score)
         end
         if not job[5] then
           local waited = now - tonumber(job[6])
-          local off = math.abs(waited - tonumber(job[7] or 0)) / math.max(waited, 1000000)
-          redis.call('HSET', key('stats'), 'eta_error', mean(redis.call('HGET', key('stats'), 'eta_error'), off))
+          error = mean(queue[3], math.abs(waited - tonumber(job[7] or 0)) / math.max(waited, 1000000))
         end
+        redis.call('HSET', key('queue'), 'token', token, virtual, moved, 'eta_error', error)
         local attempt = tonumber(job[3] or 0) + 1
-        lease_to(id, 'attempt', attempt, 'deliveries', tonumber(job[4] or 0) + 1,
+        lease_to(id, token, 'attempt', attempt, 'deliveries', tonumber(job[4] or 0) + 1,
           'started_us', job[5] or int(now), 'files_done', 0, 'bytes_done', 0)
         if job[1] == 'retrying' then redis.call('HDEL', job_key(id), 'due_us') end
         end_waiting(id, user)

@@ -1,6 +1,6 @@
 -- Renews all leases of one process in one call, tells which are lost, and says that its slots are there.
 --
--- KEYS[1] root            reads job:<id>, writes leased, workers, slots, stats
+-- KEYS[1] root            reads job:<id>, writes leased, workers, slots, queue
 -- ARGV[1] lease in us     ARGV[2] worker          ARGV[3] its slots
 -- ARGV[4..] pairs of job id and token
 -- Reply   for each pair '' if renewed, else why not: the job's state now, or 'gone'
@@ -16,7 +16,7 @@ for _, worker in ipairs(gone) do
 end
 local slots = 0
 for _, number in ipairs(redis.call('HVALS', key('slots'))) do slots = slots + tonumber(number) end
-redis.call('HSET', key('stats'), 'slots', slots)
+redis.call('HSET', key('queue'), 'slots', slots)
 
 local reply = {}
 for i = 4, #ARGV, 2 do

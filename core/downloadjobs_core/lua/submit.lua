@@ -4,7 +4,7 @@
 -- time or where its user's earlier jobs end, whichever is later, and its user's time moves on by its cost.
 --
 -- KEYS[1] root            writes job:<id>, ready:<priority>, finish:<priority>, waiting, waiting_by_user,
---                         user:<user>:jobs, wake, events, epoch
+--                         user:<user>:jobs, wake, events, queue
 -- ARGV[1] job id          ARGV[2] user            ARGV[3] priority
 -- ARGV[4] distinct files  ARGV[5] the most jobs of one user that may wait
 -- ARGV[6] seconds that the list of a user's jobs is kept after the last one
@@ -19,13 +19,12 @@ local waiting = tonumber(redis.call('HGET', key('waiting_by_user'), user) or 0)
 if waiting >= tonumber(ARGV[5]) then return {-1, waiting} end
 
 local now = now_us()
-redis.call('SET', key('epoch'), int(now), 'NX')
+local queue = redis.call('HMGET', key('queue'), 'service_us', 'files', 'slots', 'virtual:' .. priority, 'epoch')
+if not queue[5] then redis.call('HSET', key('queue'), 'epoch', int(now)) end
 
-local stats = redis.call('HMGET', key('stats'), 'service_us', 'files', 'slots')
-local service = tonumber(stats[1] or FIRST_SERVICE_US)
-local cost = service * files / tonumber(stats[2] or files)
-local virtual = tonumber(redis.call('GET', key('virtual:' .. priority)) or 0)
-local score = math.max(virtual, tonumber(redis.call('ZSCORE', key('finish:' .. priority), user) or 0))
+local service = tonumber(queue[1] or FIRST_SERVICE_US)
+local cost = service * files / tonumber(queue[2] or files)
+local score = math.max(tonumber(queue[4] or 0), tonumber(redis.call('ZSCORE', key('finish:' .. priority), user) or 0))
 redis.call('ZADD', key('finish:' .. priority), int(score + cost), user)
 
 local ahead = redis.call('ZCOUNT', ready_key(priority), '-inf', int(score))
@@ -33,7 +32,7 @@ for _, class in ipairs(PRIORITIES) do
   if class == priority then break end
   ahead = ahead + redis.call('ZCARD', ready_key(class))
 end
-local slots = math.max(1, tonumber(stats[3] or 0))
+local slots = math.max(1, tonumber(queue[3] or 0))
 local starts = ahead / slots * service
 
 redis.call('HSET', job_key(id), 'id', id, 'user', user, 'priority', priority, 'state', 'queued',

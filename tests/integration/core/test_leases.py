@@ -117,7 +117,7 @@ def test_tokens_only_grow(queue: LeaseStore) -> None:
 
 def test_tokens_grow_past_a_clock_that_goes_back(queue: LeaseStore) -> None:
     """If the clock were behind the last token, the next one is still larger."""
-    queue.redis.set(f"{ROOT}:token", "8000000000000000")
+    queue.redis.hset(f"{ROOT}:queue", "token", "8000000000000000")
     queue.submit(new())
     assert lease(queue).token == "8000000000000001"
 

@@ -411,7 +411,7 @@ def test_what_a_killed_worker_left_is_swept(installation: Installation, size: in
 def test_a_result_whose_completion_was_not_answered_is_not_left(
     installation: Installation, size: int
 ) -> None:
-    """When no answer to the completion came the attempt failed, and the object that may be there is removed."""
+    """When no answer to the completion came the attempt failed, and the object that may be there goes."""
     job = installation.submit(size)
 
     class Lossy(Watched):

@@ -6,6 +6,9 @@
 -- What a script costs is mostly the number of its calls, so reads and writes of one key are one call.
 -- They are formatted with %.0f, because concatenation turns 16 digits into an exponent.
 --
+-- What is one of a kind stands in the hash `queue`: the last token, the epoch, each class' virtual time,
+-- the running means of service time, files and estimates' error, and the slots of all workers.
+--
 -- Where a job waits is its field `place`: ready, parked, delayed or suspended; leased while an
 -- attempt holds it; empty when it has ended. docs/queue.md has the whole picture.
 
@@ -126,9 +129,9 @@ end
 
 -- Corrects what a user was charged at submission by what an attempt really took (fair queuing).
 -- The caller sets `charged_us` to 0: later attempts are charged in full.
-local function settle(user, priority, charged_us, leased_us, now)
+local function settle(user, priority, charged_us, leased_us, now, virtual)
   local owed = now - tonumber(leased_us or now) - tonumber(charged_us or 0)
-  local virtual = tonumber(redis.call('GET', key('virtual:' .. priority)) or 0)
+  virtual = tonumber(virtual or redis.call('HGET', key('queue'), 'virtual:' .. priority) or 0)
   local finish = tonumber(redis.call('ZSCORE', key('finish:' .. priority), user) or virtual) + owed
   if finish > virtual then
     redis.call('ZADD', key('finish:' .. priority), int(finish), user)
