@@ -270,7 +270,8 @@ def record_fields() -> set[str]:
             named = {"'HSET'": arguments[1::2], "'HINCRBY'": arguments[1:2]}.get(command, arguments[1:])
             found |= literals(named)
     for arguments in lua_calls("lease_to"):
-        found |= literals(arguments[1::2])
+        first = next((index for index, argument in enumerate(arguments) if argument.startswith("'")), 0)
+        found |= literals(arguments[first::2])
     new = NewJob(job_id="", user="", file_ids=(), total_file_ids=0, max_attempts=1)
     given = [*new.fields()[::2], *Outcome(JobState.FAILED).fields()[::2]]
     return found | {str(name) for name in given}

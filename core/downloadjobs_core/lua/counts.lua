@@ -2,6 +2,7 @@
 --
 -- KEYS[1] root            reads ready:<priority>, delayed, leased, parked, suspended, dead, maintenance,
 --                         waiting, queue
+-- ARGV    none
 -- Reply   flat list of name and number: ready, delayed, due, leased, expired, parked, suspended, dead,
 --         maintenance (due), oldest_waiting_us, oldest_dead_us (0 for none), service_us, slots,
 --         next_due_us (of delayed; 0 for none), now_us, epoch (0 after a wipe)
