@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +16,7 @@ from downloadjobs_api.mock_files import MockFiles
 from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings
 from downloadjobs_core import logs
+from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.objectstore.factory import open_stores
 from downloadjobs_core.redis_client import connect_async
@@ -28,14 +30,32 @@ log = logs.logger(__name__)
 
 
 class Lifespan:
-    """Falcon middleware that closes what the process opened."""
+    """Falcon middleware: looks at the servers at the start, and closes what the process opened."""
 
-    def __init__(self, redis: Redis, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, redis: Redis, threads: ThreadPoolExecutor, downloads: Downloads) -> None:
         self._redis = redis
         self._threads = threads
+        self._downloads = downloads
+        self._checking: asyncio.Task[None] | None = None
+
+    async def process_startup(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
+        """Say in the log which server cannot be used; requests are taken meanwhile."""
+        self._checking = asyncio.create_task(self._check())
+
+    async def _check(self) -> None:
+        for server, check in (
+            ("queue", self._downloads.check_queue),
+            ("storage", self._downloads.check_storage),
+        ):
+            try:
+                await check()
+            except (DownloadJobsError, TimeoutError) as error:
+                log.warning("not ready", server=server, error=str(error) or "it did not answer in time")
 
     async def process_shutdown(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
         """Close connections and threads; requests have ended by now."""
+        if self._checking is not None:
+            self._checking.cancel()
         await self._redis.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -66,7 +86,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
 
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
         media_type=resources.JSON,
-        middleware=cast("Any", [RequestContext(), Lifespan(redis, threads)]),
+        middleware=cast("Any", [RequestContext(), Lifespan(redis, threads, downloads)]),
         request_type=Request,
     )
     problems.install(app)

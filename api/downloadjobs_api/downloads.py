@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from downloadjobs_core.errors import (
     JobNotFoundError,
@@ -23,6 +23,9 @@ from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
 from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState, Priority
 
 Result = TypeVar("Result")
+
+BUCKET_GOOD_SECONDS: Final = 30.0
+"""How long an absent file is believed to be absent, before the bucket itself is looked at again."""
 
 
 class ResultNotReadyError(Exception):
@@ -95,6 +98,7 @@ class Downloads:
         self._threads = threads
         self._files_prefix = files_prefix
         self._limits = limits
+        self._bucket_good_until = 0.0
 
     async def initiate(
         self, user: str, file_ids: Sequence[int], priority: Priority | None, origin: Origin
@@ -195,7 +199,12 @@ class Downloads:
             except ObjectNotFoundError:
                 return None
 
-        return await self._in_thread(stat)
+        found = await self._in_thread(stat)
+        if found is None and time.monotonic() >= self._bucket_good_until:
+            # To a HEAD, a missing bucket looks like a missing file (and to some servers, wrong credentials).
+            await self._in_thread(self._files.check)
+            self._bucket_good_until = time.monotonic() + BUCKET_GOOD_SECONDS
+        return found
 
     async def start(self, file_id: int) -> tuple[ObjectStat, str] | None:
         """One file's object and a short-lived URL of it, or None if there is none."""

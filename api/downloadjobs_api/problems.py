@@ -72,6 +72,9 @@ STORAGE_UNAVAILABLE: Final = Kind(
 TOO_MANY_QUEUED: Final = Kind("too-many-queued", HTTPStatus.TOO_MANY_REQUESTS, "Too many of your jobs wait")
 PRIORITY_TOO_HIGH: Final = Kind("priority-too-high", HTTPStatus.FORBIDDEN, "The priority is above yours")
 ALREADY_FINISHED: Final = Kind("already-finished", HTTPStatus.CONFLICT, "The job has ended")
+RANGE_NOT_SATISFIABLE: Final = Kind(
+    "range-not-satisfiable", HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "The range is beyond the end"
+)
 DRAINING: Final = Kind("draining", HTTPStatus.SERVICE_UNAVAILABLE, "The process is ending")
 STORAGE_TIMEOUT: Final = Kind("storage-timeout", HTTPStatus.GATEWAY_TIMEOUT, "The storage took too long")
 
@@ -154,6 +157,8 @@ def of_http_error(error: falcon.HTTPError) -> ProblemError:
     if isinstance(error, falcon.HTTPMethodNotAllowed):
         allowed = headers.get("Allow", "")
         return ProblemError(METHOD_NOT_ALLOWED, f"This path answers {allowed} only.", headers=headers)
+    if isinstance(error, falcon.HTTPRangeNotSatisfiable):
+        return ProblemError(RANGE_NOT_SATISFIABLE, "The range begins after the file's end.", headers=headers)
     if error.status_code == HTTPStatus.NOT_FOUND:
         return ProblemError(NOT_FOUND, "There is nothing at this path.")
     if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:

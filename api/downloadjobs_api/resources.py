@@ -23,6 +23,7 @@ from downloadjobs_api.drain import Drain
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.problems import ProblemError
 from downloadjobs_api.request_context import Request
+from downloadjobs_core import logs
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.job import rfc3339
 from downloadjobs_core.jobstore import JobStatus
@@ -32,6 +33,7 @@ POLL_SECONDS: Final = 1
 """What clients are told to wait between two looks at a job."""
 
 JSON: Final = "application/json"
+log = logs.logger(__name__)
 encode = msgspec.json.Encoder().encode
 
 
@@ -231,12 +233,14 @@ class Health:
         checks: dict[str, object] = {"storage": "ok", "queue": "ok"}
         try:
             await self._downloads.check_storage()
-        except (DownloadJobsError, TimeoutError):
+        except (DownloadJobsError, TimeoutError) as error:
             checks["storage"] = "error"
+            log.warning("unhealthy", server="storage", error=str(error) or "it did not answer in time")
         try:
             await self._downloads.check_queue()
-        except DownloadJobsError:
+        except DownloadJobsError as error:
             checks["queue"] = "error"
+            log.warning("unhealthy", server="queue", error=str(error))
         healthy = "error" not in checks.values()
         document: dict[str, object] = {"status": "healthy" if healthy else "unhealthy", "checks": checks}
         if self._mock_storage:

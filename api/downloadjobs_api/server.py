@@ -181,6 +181,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
         self._drain = drain
+        self._interrupts = 0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -192,8 +193,11 @@ class _Server(uvicorn.Server):
         yield
 
     def _on_signal(self, number: signal.Signals, serving: asyncio.Task[Any] | None) -> None:
-        if self._drain.begun and number != signal.SIGTERM:
-            self.force_exit = True  # a second Ctrl-C
+        # A terminal sends Ctrl-C to master and worker, and the master's SIGTERM may come before it: only
+        # the worker's own second one is a person's.
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1 or (self._drain.begun and number == signal.SIGQUIT):
+            self.force_exit = True
         self.stop(number.name)
         if not self.started and serving is not None:
             serving.cancel()

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from huey.api import Huey, Task
 from huey.constants import EmptyData
@@ -19,11 +20,17 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import BaseStorage
 
+from downloadjobs_core import logs
+from downloadjobs_core.errors import QueueUnavailableError
 from downloadjobs_core.job import MAINTENANCE
 from downloadjobs_core.leases import LeaseStore
 
 POLL_SECONDS: Final = 1.0
 """How long an idle slot waits on the wake list before it looks again; the net below it."""
+
+Result = TypeVar("Result")
+
+log = logs.logger(__name__)
 
 BUNDLE: Final = "bundle"
 MAINTAIN: Final = "maintain"
@@ -62,6 +69,8 @@ class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
         super().__init__(name, **kwargs)
         self._leases = leases
         self._worker = worker
+        self._reachable = threading.Event()
+        self._reachable.set()
         self.closing = threading.Event()
         """Set when the process drains: no job is leased any more."""
 
@@ -72,6 +81,9 @@ class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
 
     def lease(self) -> dict[str, str] | None:
         """Lease a job, waiting up to `POLL_SECONDS` for one: its hash, or None if there is none."""
+        return self._unless_redis_is_away(self._wait_and_pop)
+
+    def _wait_and_pop(self) -> dict[str, str] | None:
         job = self._pop()
         if job is None and not self.closing.is_set():
             self._leases.wait_for_work(POLL_SECONDS)
@@ -80,6 +92,21 @@ class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
 
     def _pop(self) -> dict[str, str] | None:
         return None if self.closing.is_set() else self._leases.pop(self._worker)
+
+    def _unless_redis_is_away(self, call: Callable[[], Result]) -> Result | None:
+        """Make a call, or wait a moment if Redis cannot be asked; said once, not by each slot again."""
+        try:
+            result = call()
+        except QueueUnavailableError as error:
+            if self._reachable.is_set():
+                self._reachable.clear()
+                log.warning("the queue cannot be read", error=str(error))
+            self.closing.wait(POLL_SECONDS)
+            return None
+        if not self._reachable.is_set():
+            self._reachable.set()
+            log.info("the queue is read again")
+        return result
 
     def enqueue(self, data: bytes, priority: float | None = None) -> None:
         """Refused: an entry without its job's hash could be lost."""
@@ -91,9 +118,12 @@ class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
 
     def read_schedule(self, ts: datetime) -> list[bytes]:
         """Tend the queue: due retries and expired leases become ready, without passing through here."""
+        self._unless_redis_is_away(self._tend)
+        return []
+
+    def _tend(self) -> None:
         self._leases.promote()
         self._leases.reap()
-        return []
 
     def queue_size(self) -> int:
         """Jobs ready to be leased."""

@@ -88,6 +88,10 @@ def translated_errors() -> Iterator[None]:
         if str(error).startswith("ILLEGALTRANSITION"):
             raise IllegalTransitionError(str(error)) from error
         raise QueueUnavailableError(f"Redis refused a command: {error}") from error
+    except redis.exceptions.AuthenticationError as error:
+        raise QueueUnavailableError(
+            f"Redis refuses the login ({error}): correct REDIS_USERNAME and REDIS_PASSWORD, or REDIS_URL"
+        ) from error
     except redis.exceptions.RedisError as error:
         raise QueueUnavailableError(f"Redis cannot be reached: {error}") from error
 

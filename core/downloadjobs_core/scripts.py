@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 ROOT: Final = "{downloadjobs}"
 """The root of all keys. The braces are a hash tag: one slot of Redis Cluster holds them all."""
 
+_FLAGS: Final = {"counts": "no-writes", "place": "no-writes", "submit": "", "pop": "", "suspend": ""}
+"""How a script is declared to Redis (7 or newer). In a Redis that is full, those without a flag are refused
+before they begin: no job is accepted or started. All others end work, which frees memory, and are allowed."""
+
 _TRANSITIONS_MARK: Final = "--@transitions@--"
 
 
@@ -42,7 +46,8 @@ def source(name: str) -> str:
     folder = resources.files("downloadjobs_core") / "lua"
     prelude = (folder / "lib" / "prelude.lua").read_text(encoding="utf-8")
     body = (folder / f"{name}.lua").read_text(encoding="utf-8")
-    return prelude.replace(_TRANSITIONS_MARK, _transitions_as_lua()) + body
+    flags = _FLAGS.get(name, "allow-oom")
+    return f"#!lua flags={flags}\n" + prelude.replace(_TRANSITIONS_MARK, _transitions_as_lua()) + body
 
 
 class Scripts:

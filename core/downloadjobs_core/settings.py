@@ -7,6 +7,7 @@ reads only what it needs. Names and defaults: `docs/settings.md`.
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -67,9 +68,19 @@ def _redis_url(value: str) -> str:
     return value
 
 
+def _bucket(value: str) -> str:
+    """The rules that all S3 servers share."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value):
+        raise ValueError(
+            "must be a bucket's name: 3 to 63 lower-case letters, digits, dots and hyphens,"
+            " a letter or digit at both ends"
+        )
+    return value
+
+
 Origin = Annotated[str, BeforeValidator(_origin)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+Bucket = Annotated[str, BeforeValidator(_bucket)]
 
 
 class CommonSettings(BaseSettings):
@@ -234,7 +245,8 @@ def faults(error: ValidationError) -> list[str]:
         name = ".".join(str(part) for part in fault["loc"]).upper()
         message = fault["msg"].removeprefix("Value error, ")
         secret = any(word in name for word in ("SECRET", "PASSWORD", "URL", "KEY", "DSN"))
-        given = f" (it is {fault['input']!r})" if name and not secret else ""
+        tell = name and not secret and fault["input"] is not None
+        given = f" (it is {fault['input']!r})" if tell else ""
         lines.append(f"{name}: {message}{given}" if name else message)
     return lines
 

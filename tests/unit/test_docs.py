@@ -36,6 +36,7 @@ from downloadjobs_core.errors import (
     BucketNotFoundError,
     ObjectChangedError,
     ObjectStoreDeniedError,
+    ObjectStoreError,
     ObjectStoreUnavailableError,
 )
 from downloadjobs_core.job import Job, NewJob
@@ -432,7 +433,7 @@ def test_retries_are_told() -> None:
     """queue.md says which failures of an attempt are tried again, as the worker decides."""
     faults = [
         ObjectStoreUnavailableError(), ObjectChangedError("key"), RuntimeError(), ObjectStoreDeniedError(),
-        BucketNotFoundError("bucket"),
+        BucketNotFoundError("bucket"), ObjectStoreError("the region is wrong"),
     ]  # fmt: skip
     known = {(failure.code, failure.retryable) for failure in map(failure_of, faults)} | {
         ("no-file-found", False)

@@ -47,19 +47,29 @@ class Failure:
     retryable: bool
 
 
+_FAILURES: Final = {
+    ObjectChangedError: Failure("file-changed", "A file changed while it was read.", retryable=True),
+    BucketNotFoundError: Failure("bucket-not-found", "The storage's bucket does not exist.", retryable=True),
+    # Retried, or a moment's fault in rotating credentials would fail every job that waits.
+    ObjectStoreDeniedError: Failure(
+        "storage-denied", "The storage refuses the worker's credentials.", retryable=True
+    ),
+    # No call mends an upload that the store lost, but a fresh attempt makes a fresh one.
+    UploadNotFoundError: Failure(
+        "storage-unavailable", "The storage lost the unfinished result.", retryable=True
+    ),
+}
+
+
 def failure_of(error: Exception) -> Failure:
     """Translate an error of an attempt for the user. What it does not know is retried, and logged whole."""
-    if isinstance(error, ObjectChangedError):
-        return Failure("file-changed", "A file changed while it was read.", retryable=True)
-    if isinstance(error, BucketNotFoundError):
-        return Failure("bucket-not-found", "The storage's bucket does not exist.", retryable=False)
-    if isinstance(error, ObjectStoreDeniedError):
-        return Failure("storage-denied", "The storage refuses the worker's credentials.", retryable=False)
-    if isinstance(error, UploadNotFoundError):
-        # The store lost the upload. No call mends that, but a fresh attempt makes a fresh one.
-        return Failure("storage-unavailable", "The storage lost the unfinished result.", retryable=True)
+    for kind, failure in _FAILURES.items():
+        if isinstance(error, kind):
+            return failure
     if isinstance(error, ObjectStoreError):
-        return Failure("storage-unavailable", "The storage could not be reached.", retryable=error.retryable)
+        if error.retryable:
+            return Failure("storage-unavailable", "The storage could not be reached.", retryable=True)
+        return Failure("storage-refused", "The storage refused a request of the worker.", retryable=False)
     return Failure("internal", "The worker met an unexpected fault.", retryable=True)
 
 

@@ -85,10 +85,10 @@ class Keeper:
                 if time.monotonic() >= renew_at:
                     renew_at = time.monotonic() + RENEW_SECONDS - PROGRESS_SECONDS / 2
                     self._renew()
+                    if not self._reachable:
+                        self._reachable = True
+                        log.info("redis is back", leases=len(self.held()))
                 self._write_progress()
-                if not self._reachable:
-                    self._reachable = True
-                    log.info("redis is back", leases=len(self.held()))
             except QueueUnavailableError as error:
                 if self._reachable:
                     self._reachable = False

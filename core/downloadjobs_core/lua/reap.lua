@@ -9,6 +9,7 @@
 -- Reply   {jobs made ready, dead letters}
 
 local now = now_us()
+redis.call('ZREMRANGEBYSCORE', key('dead'), '-inf', int(now - 1000000 * tonumber(ARGV[3])))   -- as their records
 local expired = redis.call('ZRANGEBYSCORE', key('leased'), '-inf', int(now), 'LIMIT', 0, ARGV[1])
 local back, dead = 0, 0
 for _, id in ipairs(expired) do

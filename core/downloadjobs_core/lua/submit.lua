@@ -4,7 +4,7 @@
 -- time or where its user's earlier jobs end, whichever is later, and its user's time moves on by its cost.
 --
 -- KEYS[1] root            writes job:<id>, ready:<priority>, finish:<priority>, waiting, waiting_by_user,
---                         user:<user>:jobs, wake, events, queue
+--                         user:<user>:jobs, wake, events, queue, maintenance
 -- ARGV[1] job id          ARGV[2] user            ARGV[3] priority
 -- ARGV[4] distinct files  ARGV[5] the most jobs of one user that may wait
 -- ARGV[6] seconds that the list of a user's jobs is kept after the last one
@@ -12,6 +12,7 @@
 -- Reply   {1, jobs ahead, slots, mean service time in us}, {0, state, user} if it exists,
 --         or {-1, the user's waiting jobs} if they are too many
 
+local AFTER_WIPE_US = 172800000000     -- two days: by then a result of before has expired by default
 local id, user, priority, files = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local existing = redis.call('HMGET', job_key(id), 'state', 'user')
 if existing[1] then return {0, existing[1], existing[2]} end
@@ -20,7 +21,10 @@ if waiting >= tonumber(ARGV[5]) then return {-1, waiting} end
 
 local now = now_us()
 local queue = redis.call('HMGET', key('queue'), 'service_us', 'files', 'slots', 'virtual:' .. priority, 'epoch')
-if not queue[5] then redis.call('HSET', key('queue'), 'epoch', int(now)) end
+if not queue[5] then
+  redis.call('HSET', key('queue'), 'epoch', int(now))
+  sweep_later(now, AFTER_WIPE_US)        -- if there was a wipe, results are left that nobody points to
+end
 
 local service = tonumber(queue[1] or FIRST_SERVICE_US)
 local cost = service * files / tonumber(queue[2] or files)
@@ -40,6 +44,7 @@ redis.call('HSET', job_key(id), 'id', id, 'user', user, 'priority', priority, 's
   'charged_us', int(cost), 'expected_wait_us', int(starts), 'attempt', 0, 'failures', 0, 'deliveries', 0,
   'files_done', 0, 'bytes_done', 0, unpack(ARGV, 7))
 redis.call('ZADD', key('user:' .. user .. ':jobs'), int(now), id)
+redis.call('ZREMRANGEBYSCORE', key('user:' .. user .. ':jobs'), '-inf', int(now - 2000000 * tonumber(ARGV[6])))
 redis.call('EXPIRE', key('user:' .. user .. ':jobs'), ARGV[6])
 begin_waiting(id, user, int(now))
 redis.call('ZADD', ready_key(priority), int(score), entry_of(id, now))

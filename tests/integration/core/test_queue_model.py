@@ -36,7 +36,7 @@ from downloadjobs_core.scripts import ROOT, Scripts
 from downloadjobs_core.states import FINISHED, JobState, Priority
 
 USERS = ("ann", "bob", "cy")
-POLICY = QueuePolicy(max_deliveries=3, user_max_running=2, user_max_queued=4)
+POLICY = QueuePolicy(max_deliveries=3, user_max_running=2, user_max_queued=6)
 UNFINISHED = frozenset(JobState) - FINISHED
 PLACES = {"ready", "parked", "delayed", "suspended"}
 
@@ -95,7 +95,7 @@ class QueueMachine(RuleBasedStateMachine):
     @initialize(target=submitted, user=st.sampled_from(USERS))
     def begin_with_a_crowd(self, user: str) -> MultipleResults[str]:
         """One user has more jobs than may run, so that some are parked from the start."""
-        for _ in range(POLICY.user_max_running + 2):
+        for _ in range(POLICY.user_max_running + 4):
             self.submit(user, Priority.NORMAL)
         return multiple(*self.jobs)
 
@@ -283,10 +283,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def parked_jobs_can_come_back(self) -> None:
-        """A job is parked only while its user has one running, whose end brings it back."""
+        """A job is parked only while its user has one running or ready, whose end or start brings it back."""
         running = {k.user for k in self.jobs.values() if k.state is JobState.PROCESSING}
+        ready = {
+            self.jobs[entry[17:]].user
+            for priority in Priority
+            for entry in cast("list[str]", self.redis.zrange(f"{ROOT}:ready:{priority}", 0, -1))
+        }
         parked = set(cast("list[str]", self.redis.zrange(f"{ROOT}:parked", 0, -1)))
-        assert {self.jobs[job_id].user for job_id in parked} <= running
+        assert {self.jobs[job_id].user for job_id in parked} <= running | ready
         queued = {
             entry[17:]
             for user in USERS
@@ -303,7 +308,7 @@ def test_the_invariants_hold_in_every_state() -> None:
         run_state_machine_as_test(
             QueueMachine,
             settings=settings(
-                max_examples=80,
+                max_examples=120,
                 stateful_step_count=40,
                 deadline=None,
                 suppress_health_check=[HealthCheck.too_slow],

@@ -76,17 +76,19 @@ end
 local function entry_of(id, created_us) return string.format('%016.0f:%s', tonumber(created_us), id) end
 local function id_of(entry) return string.sub(entry, 18) end
 
--- Takes a waiting job out of the set it waits in.
-local function take_out(id)
-  local job = redis.call('HMGET', job_key(id), 'place', 'priority', 'user', 'created_us')
-  local place, entry = job[1], entry_of(id, job[4] or 0)
-  if place == 'ready' then
-    redis.call('ZREM', ready_key(job[2]), entry)
-  elseif place == 'parked' then
-    redis.call('ZREM', parked_key(job[3], job[2]), entry)
-    redis.call('ZREM', key('parked'), id)
-  elseif place == 'delayed' or place == 'suspended' then
-    redis.call('ZREM', key(place), id)
+-- Lets the first of a user's parked jobs be popped again.
+local function unpark(user)
+  if redis.call('ZCARD', key('parked')) == 0 then return end
+  for _, priority in ipairs(PRIORITIES) do
+    local first = redis.call('ZPOPMIN', parked_key(user, priority))
+    if first[1] then
+      local id = id_of(first[1])
+      redis.call('ZREM', key('parked'), id)
+      redis.call('ZADD', ready_key(priority), first[2], first[1])
+      redis.call('HSET', job_key(id), 'place', 'ready')
+      wake()
+      return
+    end
   end
 end
 
@@ -111,19 +113,19 @@ local function end_waiting(id, user)
   if redis.call('ZREM', key('waiting'), id) == 1 then count('waiting_by_user', user, -1) end
 end
 
--- Lets the first of a user's parked jobs be popped again.
-local function unpark(user)
-  if redis.call('ZCARD', key('parked')) == 0 then return end
-  for _, priority in ipairs(PRIORITIES) do
-    local first = redis.call('ZPOPMIN', parked_key(user, priority))
-    if first[1] then
-      local id = id_of(first[1])
-      redis.call('ZREM', key('parked'), id)
-      redis.call('ZADD', ready_key(priority), first[2], first[1])
-      redis.call('HSET', job_key(id), 'place', 'ready')
-      wake()
-      return
-    end
+-- Takes a waiting job out of the set it waits in. A ready one lets a parked one go in its stead: the pop of
+-- the first, which will never come now, would have done so, and there may be no running one whose end does.
+local function take_out(id)
+  local job = redis.call('HMGET', job_key(id), 'place', 'priority', 'user', 'created_us')
+  local place, entry = job[1], entry_of(id, job[4] or 0)
+  if place == 'ready' then
+    redis.call('ZREM', ready_key(job[2]), entry)
+    unpark(job[3])
+  elseif place == 'parked' then
+    redis.call('ZREM', parked_key(job[3], job[2]), entry)
+    redis.call('ZREM', key('parked'), id)
+  elseif place == 'delayed' or place == 'suspended' then
+    redis.call('ZREM', key(place), id)
   end
 end
 
