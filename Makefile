@@ -26,7 +26,7 @@ endif
 .DELETE_ON_ERROR:
 # One environment: nothing here may run beside the installation.
 .NOTPARALLEL:
-.PHONY: help demo up test test-slow coverage lint format lock clean
+.PHONY: help demo up test test-slow chaos coverage lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ test: .venv/.dev ## Run the unit and integration tests (some: TESTS=tests/unit A
 
 test-slow: .venv/.dev ## Run the tests that take minutes or gigabytes
 	$(BIN)/pytest $(TESTS) -m slow $(ARGS)
+
+chaos: .venv/.dev ## Break everything while 500 jobs run, and account for each (ARGS="--seed 7 --jobs 500 --faults 50")
+	@PYTHONPATH=tests/support $(BIN)/python tests/chaos/run.py $(ARGS)
 
 coverage: .venv/.dev ## Run the tests and show which lines and branches none of them takes
 	$(BIN)/pytest $(TESTS) -m "not slow" --cov $(ARGS)

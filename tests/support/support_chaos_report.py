@@ -25,6 +25,7 @@ LOG_EVENTS: Final = {
     "reading a file broke, going on from there": "reads resumed",
     "an unfinished upload is left to the orphan sweep": "uploads left to the sweep",
     "a refused result is left to the orphan sweep": "refused results left to the sweep",
+    "an unpublished result is left to the orphan sweep": "results of failed attempts left to the sweep",
     "orphans swept": "orphan sweeps",
 }
 """What workers say in their logs, and what it means."""
