@@ -53,7 +53,7 @@ async def read_body(req: falcon.asgi.Request, model: type[Model]) -> Model:
     content_type = (req.content_type or "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json.")
-    if req.get_header("content-encoding") not in {None, "identity"}:
+    if (req.get_header("content-encoding") or "identity").lower() != "identity":
         raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding.")
     if req.content_length is not None and req.content_length > MAX_BODY_BYTES:
         raise _too_large()

@@ -219,10 +219,16 @@ class Downloads:
     async def check_storage(self) -> None:
         """Prove that storage can be used."""
         await self._in_thread(self._files.check)
+        if self._results is not self._files:
+            await self._in_thread(self._results.check)
 
     async def check_queue(self) -> None:
-        """Prove that the queue can be used."""
+        """Prove that Redis answers."""
         await self._jobs.ping()
+
+    async def check_queue_takes_jobs(self) -> None:
+        """Prove that Redis takes writes."""
+        await self._jobs.check_writable()
 
     async def _presigned(self, store: ObjectStore, key: str, filename: str) -> str:
         # In a thread, because credentials that are not static may have to be fetched first.

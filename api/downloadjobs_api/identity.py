@@ -11,8 +11,9 @@ from downloadjobs_api.problems import RESERVED_USER, UNAUTHENTICATED, ProblemErr
 from downloadjobs_api.settings import AuthMode
 
 USER_HEADER: Final = "x-user-id"
-USER_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
-"""Visible ASCII: a user's id becomes part of keys and log lines."""
+USER_ID: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,128}")
+"""Visible ASCII: a user's id becomes part of keys and log lines. Without the comma, by which two such headers
+are joined (RFC 9110, 5.2): a client could add its own to the ingress' one."""
 
 RESERVED_PREFIX: Final = "k8s:"
 """Users of this kind are namespaces; only the operator submits for them."""
@@ -38,7 +39,7 @@ class Identity:
         if user is None or not USER_ID.fullmatch(user):
             raise ProblemError(
                 UNAUTHENTICATED,
-                f"Send the user in the {USER_HEADER} header: 1 to 128 visible ASCII characters."
+                f"Send the user in the {USER_HEADER} header: once: 1 to 128 visible ASCII characters, without comma."
                 if user
                 else f"Send the user in the {USER_HEADER} header.",
                 headers={"WWW-Authenticate": USER_HEADER},

@@ -64,7 +64,7 @@ UNSUPPORTED_MEDIA_TYPE: Final = Kind(
 )
 INTERNAL_ERROR: Final = Kind("internal-error", HTTPStatus.INTERNAL_SERVER_ERROR, "An unexpected fault")
 QUEUE_UNAVAILABLE: Final = Kind(
-    "queue-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The queue cannot be reached"
+    "queue-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The queue cannot be used"
 )
 STORAGE_UNAVAILABLE: Final = Kind(
     "storage-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The storage cannot be used"
@@ -140,7 +140,7 @@ def of_domain_error(error: DownloadJobsError) -> ProblemError:
     if isinstance(error, TooManyQueuedError):
         return ProblemError(TOO_MANY_QUEUED, str(error), headers=retry)
     if isinstance(error, QueueUnavailableError):
-        return ProblemError(QUEUE_UNAVAILABLE, "The queue cannot be reached. Try again soon.", headers=retry)
+        return ProblemError(QUEUE_UNAVAILABLE, "The queue cannot be used now. Try again soon.", headers=retry)
     if isinstance(error, ObjectStoreError):
         message = (
             "The storage cannot be reached. Try again soon."

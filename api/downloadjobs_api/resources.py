@@ -79,6 +79,8 @@ class Root:
         """Say who answers."""
         send_json(resp, self._body)
 
+    on_head = on_get
+
 
 class Initiate:
     """`POST /v1/download/initiate`."""
@@ -237,7 +239,7 @@ class Health:
             checks["storage"] = "error"
             log.warning("unhealthy", server="storage", error=str(error) or "it did not answer in time")
         try:
-            await self._downloads.check_queue()
+            await self._downloads.check_queue_takes_jobs()
         except DownloadJobsError as error:
             checks["queue"] = "error"
             log.warning("unhealthy", server="queue", error=str(error))
@@ -255,6 +257,8 @@ class Livez:
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Answer; the event loop turns."""
         send_json(resp, {"status": "ok"})
+
+    on_head = on_get
 
 
 class Readyz:

@@ -17,7 +17,7 @@ from downloadjobs_core.counts import Counts
 from downloadjobs_core.errors import JobNotFoundError, TooManyQueuedError
 from downloadjobs_core.job import Job, NewJob, job_key
 from downloadjobs_core.leases import SECOND_US, QueuePolicy, translated_errors
-from downloadjobs_core.scripts import AsyncScripts
+from downloadjobs_core.scripts import ROOT, AsyncScripts
 from downloadjobs_core.states import JobState
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FIRST_SERVICE_SECONDS: Final = 10.0
 """What a job is taken to last before one has ended."""
+
+PROBE_SECONDS: Final = 60
 
 _STATUS_FIELDS: Final = (
     "user", "state", "files_done", "files_total", "files_failed", "bytes_done", "bytes_total", "updated_us",
@@ -94,6 +96,11 @@ class JobStore:
         with translated_errors():
             await self._redis.ping()
 
+    async def check_writable(self) -> None:
+        """Prove that Redis takes writes: it may be full, or a replica."""
+        with translated_errors():
+            await self._redis.set(f"{ROOT}:probe", "1", ex=PROBE_SECONDS)
+
     async def submit(self, job: NewJob) -> Accepted:
         """Write the job's hash and its queue entry together; the same id twice is one job.
 
@@ -162,45 +169,54 @@ class JobStore:
     async def status(self, job_id: str) -> JobStatus | None:
         """The status of a job as Redis has it now, or None if there is no such job."""
         loop = asyncio.get_running_loop()
-        if not self._waiting and not self._reading:
-            loop.call_soon(self._read_waiting)
         # A future for each who asks: one that gives up must not cancel the others'.
         future: asyncio.Future[JobStatus | None] = loop.create_future()
         self._waiting.setdefault(job_id, []).append(future)
-        return await future
-
-    def _read_waiting(self) -> None:
         if self._reading is None:
-            self._reading = asyncio.get_running_loop().create_task(self._read_all())
+            # The task begins at the next tick, when everybody who asks in this one has asked.
+            self._reading = loop.create_task(self._read_all())
+        return await future
 
     async def _read_all(self) -> None:
         """Read until nobody waits: what is asked for meanwhile goes out together after that."""
+        waiting: dict[str, list[asyncio.Future[JobStatus | None]]] = {}
         try:
             while self._waiting:
                 waiting, self._waiting = self._waiting, {}
                 await self._read(waiting)
         finally:
+            # Whatever happened, nobody is left waiting, and the next who asks starts a new reader.
             self._reading = None
+            unread, self._waiting = self._waiting, {}
+            for future in (f for asked in (waiting, unread) for futures in asked.values() for f in futures):
+                if not future.done():
+                    future.cancel()
 
     async def _read(self, waiting: dict[str, list[asyncio.Future[JobStatus | None]]]) -> None:
+        rows: list[Sequence[str | None]] | None = None
+        failure: Exception | None = None
         try:
             with translated_errors():
                 pipeline = self._redis.pipeline(transaction=False)
                 for job_id in waiting:
                     _ = pipeline.hmget(job_key(job_id), *_STATUS_FIELDS)
                 rows = await pipeline.execute()
-        except BaseException as error:
-            for future in (future for futures in waiting.values() for future in futures):
-                if not future.done():
-                    future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-            return
-        for futures, row in zip(waiting.values(), rows, strict=True):
-            status = _status_from(row)
+        except Exception as error:  # noqa: BLE001 - given to everybody who asked
+            failure = error
+        for number, futures in enumerate(waiting.values()):
+            status, wrong = None, failure
+            if rows is not None:
+                try:
+                    status = _status_from(rows[number])
+                except ValueError as error:  # one damaged record, or a newer release's, is that job's alone
+                    wrong = error
             for future in futures:
-                if not future.done():
+                if future.done():
+                    continue
+                if wrong is None:
                     future.set_result(status)
+                else:
+                    future.set_exception(wrong)
 
 
 def _status_from(row: Sequence[str | None]) -> JobStatus | None:

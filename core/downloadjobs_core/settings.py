@@ -66,8 +66,13 @@ def _with_scheme(value: str) -> str:
 
 def _redis_url(value: str) -> str:
     """The scheme decides how to connect, so it must be one that redis-py knows."""
-    if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+    parts = urlsplit(value)
+    if parts.scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("must begin with redis://, rediss:// or unix://")
+    if parts.scheme != "unix":
+        _ = parts.port  # raises ValueError for a port that is none
+        if parts.path.strip("/") and not parts.path.strip("/").isdecimal():
+            raise ValueError("must end with the number of a database, or nothing, after the host")
     return value
 
 

@@ -62,6 +62,11 @@ class DrainingConsumer(Consumer):  # type: ignore[misc]  # huey has no types
         self._signals = 0
         self._drain_seconds = drain_seconds
 
+    def start(self) -> None:
+        """Handle signals before the first job is leased: stock Huey does it after."""
+        self._set_signal_handlers()
+        super().start()
+
     def stop(self, graceful: bool = False) -> None:  # noqa: FBT001, FBT002 - huey's signature
         """Drain: lease nothing more, let running jobs end, hand back those that do not."""
         self.huey.closing.set()

@@ -10,7 +10,7 @@ import pytest
 from downloadjobs_cli.embedded import ValkeyServer
 from downloadjobs_core.errors import IllegalTransitionError, LeaseLostError, QueueUnavailableError
 from downloadjobs_core.job import Job, NewJob, job_key
-from downloadjobs_core.jobstore import JobStore
+from downloadjobs_core.jobstore import JobStatus, JobStore
 from downloadjobs_core.leases import LeaseStore, Outcome, QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig, connect, connect_async
 from downloadjobs_core.scripts import ROOT
@@ -306,6 +306,26 @@ def test_a_failed_read_reaches_everyone_who_asked() -> None:
         store = JobStore(redis, QueuePolicy())
         results = await asyncio.gather(*(store.status("a") for _ in range(3)), return_exceptions=True)
         assert [type(result) for result in results] == [QueueUnavailableError] * 3
+        await redis.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_record_is_an_error_of_its_own(valkey: ValkeyServer) -> None:
+    """A record that cannot be read fails its own request, and neither those beside it nor later ones."""
+
+    async def scenario() -> None:
+        redis = connect_async(RedisConfig(valkey.url), max_connections=4)
+        store = JobStore(redis, QueuePolicy())
+        await store.submit(new("good"))
+        await redis.hset(job_key("bad"), mapping={"id": "bad", "user": "u", "state": "weird"})
+        for _ in range(3):
+            bad, good = await asyncio.gather(
+                store.status("bad"), store.status("good"), return_exceptions=True
+            )
+            assert isinstance(bad, ValueError)
+            assert isinstance(good, JobStatus)
+        assert isinstance(await asyncio.wait_for(store.status("good"), 5), JobStatus)
         await redis.aclose()
 
     asyncio.run(scenario())
