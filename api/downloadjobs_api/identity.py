@@ -39,7 +39,7 @@ class Identity:
         if user is None or not USER_ID.fullmatch(user):
             raise ProblemError(
                 UNAUTHENTICATED,
-                f"Send the user in the {USER_HEADER} header: once: 1 to 128 visible ASCII characters, without comma."
+                f"Send {USER_HEADER} once, with 1 to 128 visible ASCII characters and no comma."
                 if user
                 else f"Send the user in the {USER_HEADER} header.",
                 headers={"WWW-Authenticate": USER_HEADER},

@@ -1,4 +1,4 @@
-"""The REST contract, request by request: one API process on real servers, and others with settings of their own."""
+"""The REST contract, request by request: API processes with several settings, on real servers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from downloadjobs_core.redis_client import RedisConfig, connect
 from downloadjobs_core.states import JobState
 from support_processes import System, running
 from support_servers import killed_after
-from support_worker import content, members, put_files
+from support_worker import content, eventually, members, put_files
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -165,9 +165,6 @@ def check_problem(answer: httpx.Response, status: int, code: str) -> dict[str, A
     return problem
 
 
-# The service itself
-
-
 def test_the_root_says_who_answers(nobody: httpx.Client, strict: System) -> None:
     """`/` answers with the message of the setting, for anybody."""
     assert nobody.get("/").json() == {"message": "downloadjobs"}
@@ -226,9 +223,6 @@ def test_health_without_storage(
         assert client.get("/readyz").status_code == 200
 
 
-# Initiate
-
-
 def test_initiate_accepts_a_job(client: httpx.Client) -> None:
     """The answer is 202 with the job's id and where to look, and when; duplicates count as asked for."""
     answer = client.post(INITIATE, json={"file_ids": [10_003, 10_004, 10_003]})
@@ -278,10 +272,11 @@ def test_every_fault_of_a_body_is_listed(client: httpx.Client) -> None:
     assert "3 more" in problem["message"]
 
 
-@pytest.mark.parametrize("body", [{}, [], "text", 1, None])
-def test_a_body_without_ids_is_refused(client: httpx.Client, body: object) -> None:
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'"text"', b"1", b"null"])
+def test_a_body_without_ids_is_refused(client: httpx.Client, body: bytes) -> None:
     """JSON that is no object with ids is an invalid body, not a fault of the service."""
-    problem = check_problem(client.post(INITIATE, json=body), 400, "invalid-body")
+    answer = client.post(INITIATE, content=body, headers={"content-type": "application/json"})
+    problem = check_problem(answer, 400, "invalid-body")
     assert len(problem["errors"]) == 1
 
 
@@ -306,7 +301,7 @@ def test_an_encoded_body_is_refused(client: httpx.Client) -> None:
     check_problem(answer, 415, "unsupported-media-type")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"file_ids": [10003],}', b"\xff\xfe", b'{"file_ids": [NaN]}'])
+@pytest.mark.parametrize("body", [b"", b"{", b'{"file_ids": [10003],}', b"\xff\xfe"])
 def test_bad_json_is_refused(client: httpx.Client, body: bytes) -> None:
     """A body that is not JSON is 400, and says where it breaks."""
     answer = client.post(INITIATE, content=body, headers={"content-type": "application/json"})
@@ -356,8 +351,6 @@ def test_an_unknown_path_is_not_found(client: httpx.Client) -> None:
     check_problem(client.get("/v1/nothing"), 404, "not-found")
 
 
-# Who asks
-
 OWN_PATHS = [
     ("POST", INITIATE),
     ("GET", "/v1/download/status/{}"),
@@ -380,7 +373,7 @@ OWN_PATHS = [
     ids=["missing", "empty", "too long", "with a blank", "reserved"],
 )
 def test_a_job_needs_a_user(
-    system: System, nobody: httpx.Client, method: str, path: str, user: str | None, status: int, code: str
+    system: System, nobody: httpx.Client, *, method: str, path: str, user: str | None, status: int, code: str
 ) -> None:
     """Whatever is about a job wants to know who asks; a namespace is nobody's user id."""
     path = path.format(system.submit([10_003], "somebody"))
@@ -458,7 +451,7 @@ WHOLE = Outcome(JobState.COMPLETED, result_key="results/rest-test.zip", result_b
 
 
 def test_a_result_in_part_is_completed_on_the_first_routes(system: System, client: httpx.Client) -> None:
-    """`completed_with_errors` is told as `completed`, so that old pollers end, with the number that failed."""
+    """`completed_with_errors` is told as `completed`, so that old pollers end, with how many failed."""
     job = finished(system, IN_PART)
     status = client.get(f"/v1/download/status/{job.job_id}")
     assert (status.json()["status"], status.json()["failedFiles"]) == ("completed", 1)
@@ -765,8 +758,12 @@ def test_mock_storage_is_healthy_and_says_what_it_is(mock: System) -> None:
         assert client.get("/health").json() == {
             "status": "healthy", "checks": {"storage": "ok", "queue": "ok"}, "mockStorage": True,
         }  # fmt: skip
-    for child in mock.children:
-        assert "mock storage: files are generated" in child.log_path.read_text(encoding="utf-8")
+
+    def said() -> bool:
+        logs = [child.log_path.read_text(encoding="utf-8") for child in mock.children]
+        return all("mock storage: files are generated" in log for log in logs)
+
+    eventually(said, 20, "the warning in each log")
 
 
 def test_a_job_of_generated_files(mock_link: str) -> None:
