@@ -37,7 +37,17 @@ def connect() -> DeadLetters:
         settings = RedisSettings()
     except ValidationError as error:
         raise SettingsError("These settings are wrong:\n  " + "\n  ".join(faults(error))) from None
-    return DeadLetters(redis_client.connect(settings.redis))
+    try:
+        client = redis_client.connect(settings.redis)
+        pool = client.connection_pool
+        if not settings.redis.sentinels:
+            pool.make_connection()  # opens nothing; refuses what the URL's query names and nobody knows
+        str(pool.connection_kwargs.get("host") or "").encode("idna")
+    except (TypeError, ValueError):  # never its text: the URL has a password
+        raise SettingsError(
+            "REDIS_URL is wrong (or REDIS_HOST and the like). It must be such as redis://host:6379/0."
+        ) from None
+    return DeadLetters(client)
 
 
 def document(letter: DeadLetter) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, Self, TextIO
 import click
 
 from downloadjobs_cli.answers import Reply, Status
-from downloadjobs_cli.output import Output, amount, is_terminal
+from downloadjobs_cli.output import Output, amount, is_terminal, to_stderr
 
 LINE_SECONDS: Final = 2.0
 """Lines in a pipe come at most this often."""
@@ -110,11 +110,15 @@ class Lines:
         if news == self._shown or (early and not status.ended):
             return
         self._shown, self._shown_at = news, now
-        click.echo(f"{self._indent}{status.status:<10}  {describe(status, rate)}", err=self._stderr)
+        line = f"{self._indent}{status.status:<10}  {describe(status, rate)}"
+        if self._stderr:
+            to_stderr(line)
+        else:
+            click.echo(line)
 
     def note(self, text: str) -> None:
         """Print it to standard error."""
-        click.echo(text, err=True)
+        to_stderr(text)
 
 
 class JsonLines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from downloadjobs_cli.exit_codes import ExitCode
 from downloadjobs_cli.fetching import Fetched, Fetcher
 from downloadjobs_cli.meter import Meter
 from downloadjobs_cli.output import Output, amount, counted, duration
-from downloadjobs_cli.partial_file import PartialFile
+from downloadjobs_cli.partial_file import PartialFile, part_path, refuse_special
 from downloadjobs_cli.patience import Patience
 from downloadjobs_cli.verifying import Report, verify
 
@@ -57,8 +58,42 @@ class Got:
 def target_path(output: str | None, job_id: str) -> Path:
     """Where a result goes: the path itself, or `JOB.zip` in the folder that was named, or here."""
     path = Path(output) if output else Path()
-    is_folder = output is None or output.endswith("/") or path.is_dir()
+    is_folder = output is None or output.endswith("/") or _is_folder(path)
     return path / f"{job_id}.zip" if is_folder else path
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long: what cannot be looked at is told once it is written
+        return False
+
+
+def check_target(target: Path, *, force: bool) -> None:
+    """Refuse a path that must not be written.
+
+    Only a regular file is ever replaced, and that only by --force.
+
+    Raises:
+        SettingsError: a file is there already, or something else than a regular file.
+        OSError: see `refuse_special`.
+    """
+    if refuse_special(target) and not force:
+        raise SettingsError(
+            f"{target} exists already. Name another path by -o, or replace it by --force.", code="exists"
+        )
+
+
+def kept(target: Path) -> str:
+    """A sentence on what is kept of an unfinished download; empty if nothing is."""
+    part = part_path(target)
+    try:
+        found = part.lstat()
+    except OSError:
+        return ""
+    if not stat.S_ISREG(found.st_mode) or not found.st_size:
+        return ""
+    return f" What was downloaded is kept in {part}; the same command goes on from there."
 
 
 def why_no_result(client: ApiClient, status: Status) -> str:
@@ -107,30 +142,25 @@ def get(client: ApiClient, job_id: str, target: Path, options: GetOptions, outpu
     Raises:
         CliError: with the exit code for what went wrong; what was downloaded is kept, and used next time.
     """
-    if target.exists() and not options.force:
-        raise SettingsError(
-            f"{target} exists already. Name another path by -o, or replace it by --force.", code="exists"
-        )
     began = time.monotonic()
     try:
+        check_target(target, force=options.force)
         status = ready_status(client, job_id, Patience(options.patience, output.note))
         with PartialFile(target) as partial:
             fetched = _fetched(client, job_id, partial, options, output)
             seconds = time.monotonic() - began
             report = _verified(partial, status, output) if options.verify else None
+            check_target(target, force=options.force)  # somebody may have put it there meanwhile
             partial.complete()
     except BrokenPipeError:
         raise
     except OSError as error:
         raise CliError(
-            f"{target} cannot be written: {error.strerror or error}. What was downloaded is kept in"
-            f" {target}.part; the same command goes on from there.",
+            f"{target} cannot be written: {error.strerror or error}.{kept(target)}",
             code="cannot-write",
         ) from error
     except KeyboardInterrupt:
-        raise InterruptedByUserError(
-            f"Interrupted. What was downloaded is kept in {target}.part; the same command goes on from there."
-        ) from None
+        raise InterruptedByUserError(f"Interrupted.{kept(target)}") from None
     return Got(target, fetched, seconds, status.failed_files, report)
 
 

@@ -33,6 +33,23 @@ class JobId(click.ParamType[str]):
         return str(value)
 
 
+class ResultPath(click.ParamType[str]):
+    """Where a result goes: a file or a folder, but not standard output."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's
+        """Refuse `-`: a result is verified before it is handed over, which a stream cannot wait for."""
+        if value == "-":
+            self.fail(
+                "A result is not written to standard output: it is verified first. Name a file or folder"
+                " (./- for a file of that name).",
+                param,
+                ctx,
+            )
+        return str(value)
+
+
 job_argument = click.argument("job_id", metavar="JOB", type=JobId())
 patience_option = click.option(
     "--patience", type=Seconds(), metavar="SECONDS", default=DEFAULT_PATIENCE,
@@ -123,7 +140,10 @@ def conclude(client: ApiClient, status: Status, options: Options, *, stderr: boo
     help="Read more ids from a file, - for standard input: separated by blanks, commas or lines.",
 )  # fmt: skip
 @click.option("--wait", "--watch", "wait", is_flag=True, help="Watch the job to its end.")
-@click.option("--get", "get_to", metavar="PATH", help="Wait, then get the result to this file or folder.")
+@click.option(
+    "--get", "get_to", type=ResultPath(), metavar="PATH",
+    help="Wait, then get the result to this file or folder.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="With --get: replace PATH if it exists.")
 @timeout_option
 @patience_option
@@ -144,17 +164,22 @@ def submit(
 
     In a pipe the id is all that goes to standard output: id=$(downloadjobs submit 10003 10010)
     """
-    from downloadjobs_cli.output import counted, stdout_is_terminal
+    from downloadjobs_cli.output import counted, stdout_is_terminal, unwritable
 
     output = options.output
     ids = wanted_ids(file_ids, from_file)
     with options.client() as client:
         reply = client.initiate(ids)
         job = reply.value
-        if output.as_json:
-            output.line(reply.document)
-        else:
-            output.value(job.job_id)
+        try:
+            if output.as_json:
+                output.line(reply.document)
+            else:
+                output.value(job.job_id)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise unwritable(error, f"The job is submitted, as {job.job_id}.") from error
         output.note(f"Submitted {counted(job.total_file_ids, 'file')}; it may take {job.estimated_time}.")
         if not wait and get_to is None:
             if stdout_is_terminal():
@@ -234,7 +259,9 @@ def fetch(
 
 @click.command()
 @job_argument
-@click.option("-o", "--output", "to", metavar="PATH|DIR", help="Where to; by default JOB.zip here.")
+@click.option(
+    "-o", "--output", "to", type=ResultPath(), metavar="PATH|DIR", help="Where to; by default JOB.zip here."
+)
 @click.option("--no-verify", is_flag=True, help="Do not read the zip through after the download.")
 @click.option("--force", is_flag=True, help="Replace PATH if it exists.")
 @click.option("--url", "print_url", is_flag=True, help="Print the presigned URL, a secret, and get nothing.")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Any, NoReturn
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -13,6 +16,7 @@ from downloadjobs_cli import dead_commands, job_commands, local_commands
 from downloadjobs_cli.errors import CliError, InterruptedByUserError, translated
 from downloadjobs_cli.exit_codes import ExitCode
 from downloadjobs_cli.options import Options, shared_options
+from downloadjobs_cli.output import unwritable
 from downloadjobs_core import __version__
 from downloadjobs_core.errors import DownloadJobsError
 
@@ -23,16 +27,35 @@ EPILOG = """Exit codes: 0 done, 1 the job failed or is done in part, 2 usage or 
 class _Group(click.Group):
     """Says with exit codes of ours what click would end with 1."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:  # noqa: ANN401 - click's
+        with _translated_faults():  # --help and --version print here
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - what a command returned
-        try:
+        with _translated_faults():
             outcome = super().invoke(ctx)
             sys.stdout.flush()
-        except KeyboardInterrupt:
-            raise InterruptedByUserError("Interrupted.") from None
-        except BrokenPipeError:
-            forget_stdout()
-            raise click.exceptions.Exit(ExitCode.READER_GONE) from None
         return outcome
+
+
+@contextmanager
+def _translated_faults() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedByUserError("Interrupted.") from None
+    except BrokenPipeError:
+        raise click.exceptions.Exit(ExitCode.READER_GONE) from None
+    except OSError as error:
+        if _flushes(sys.stdout) and not _printing(error):
+            raise
+        raise unwritable(error) from error
+
+
+def _printing(error: OSError) -> bool:
+    """Whether it was raised in `click.echo`: where nothing is buffered, a full stream does not fail again."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code is click.echo.__code__
 
 
 @click.group(
@@ -73,7 +96,8 @@ def run(arguments: list[str] | None = None, options: Options | None = None) -> i
             options.as_json = options.output.as_json = True
             options.output.error(CliError(error.format_message(), code="usage"))
         else:
-            error.show()
+            with suppress(OSError):
+                error.show()
         return ExitCode.USAGE
     except click.ClickException as error:
         options.output.error(CliError(error.format_message()))
@@ -93,16 +117,47 @@ def exit_code_of(outcome: Any) -> int:  # noqa: ANN401 - what a command returned
     return int(outcome) if isinstance(outcome, int) else ExitCode.DONE
 
 
-def forget_stdout() -> None:
-    """Send what is still buffered nowhere, so that the interpreter's last flush does not complain."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
+def _flushes(stream: TextIO) -> bool:
+    """Whether all that was printed is written; a stream that is full or broken keeps it, and fails again."""
+    try:
+        stream.flush()
+    except OSError:
+        return False
+    return True
+
+
+def open_closed_streams() -> None:
+    """Give each standard stream that the caller closed (`>&-`) a place where nothing is kept.
+
+    Without, Python has None for it, and the next file or socket that is opened would take its number.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)  # noqa: FBT003 - it takes no keyword
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
+def forget_unwritten() -> None:
+    """Send nowhere what cannot be written, so that the interpreter's last flush does not complain."""
+    for stream in (sys.stdout, sys.stderr):
+        if not _flushes(stream):
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, stream.fileno())
+            os.close(devnull)
 
 
 def main() -> NoReturn:
     """Entry point of the `downloadjobs` script."""
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal of another encoding must not end a command
-    sys.exit(run())
+    try:
+        code = run()
+    finally:
+        forget_unwritten()
+    sys.exit(code)

@@ -6,10 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
-import click
-
 from downloadjobs_cli.display import LINE_SECONDS, can_draw
-from downloadjobs_cli.output import amount
+from downloadjobs_cli.output import amount, to_stderr
 
 if TYPE_CHECKING:
     from downloadjobs_cli.bars import ByteBar
@@ -51,7 +49,7 @@ class Meter:
         elif self._shown and time.monotonic() - self._said_at >= LINE_SECONDS:
             self._said_at = time.monotonic()
             of = f" of {amount(total)}" if total else ""
-            click.echo(f"{self._label}: {amount(done)}{of}", err=True)
+            to_stderr(f"{self._label}: {amount(done)}{of}")
 
     def advance(self, count: int, total: int | None) -> None:
         """Show that so many bytes more are done."""
@@ -62,4 +60,4 @@ class Meter:
         if self._bar is not None:
             self._bar.note(text)
         elif self._shown:
-            click.echo(text, err=True)
+            to_stderr(text)

@@ -73,11 +73,14 @@ class ApiUrl(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's
         """Check it, and give it a scheme where it has none."""
+        import httpx
+
         url = str(value) if "://" in str(value) else f"http://{value}"
         try:
             parts = urlsplit(url)
             _ = parts.port  # raises ValueError for a port that is none
-        except ValueError:
+            httpx.URL(url)
+        except (ValueError, httpx.InvalidURL):
             self.fail(f"{value!r} is no address.", param, ctx)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             self.fail(f"{value!r} is no address such as https://downloads.example.com.", param, ctx)

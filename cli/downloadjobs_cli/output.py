@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TextIO
 
 import click
@@ -61,6 +62,31 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
     ]
 
 
+def to_stderr(text: str) -> None:
+    """Print a line to standard error; one that cannot be written is left out, and is no reason to end.
+
+    Raises:
+        BrokenPipeError: its reader is gone.
+    """
+    try:
+        click.echo(text, err=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return
+
+
+def unwritable(error: OSError, before: str = "") -> CliError:
+    """What to say when standard output is full.
+
+    Args:
+        error: why it cannot be written.
+        before: a sentence on what is done nevertheless.
+    """
+    why = f"Standard output cannot be written: {error.strerror or error}."
+    return CliError(f"{before} {why}".lstrip(), code="cannot-write")
+
+
 class Output:
     """Where a command prints.
 
@@ -79,7 +105,7 @@ class Output:
     def note(self, text: str) -> None:
         """Print a line for people to standard error, where it is in no script's way."""
         if not self.as_json:
-            click.echo(text, err=True)
+            to_stderr(text)
 
     def value(self, text: str) -> None:
         """Print what a script takes, such as a job's id."""
@@ -95,12 +121,13 @@ class Output:
         click.echo(json.dumps(document, ensure_ascii=False))
 
     def error(self, error: CliError) -> None:
-        """Print why the command ends, to standard error."""
-        if self.as_json:
-            click.echo(json.dumps(error.document(), ensure_ascii=False), err=True)
-            return
+        """Print why the command ends, to standard error; if nobody can read it, the exit code must do."""
         tail = f" (request {error.request_id})" if error.request_id else ""
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}{tail}", err=True)
+        with suppress(BrokenPipeError):
+            if self.as_json:
+                to_stderr(json.dumps(error.document(), ensure_ascii=False))
+            else:
+                to_stderr(f"{click.style('error:', fg='red', bold=True)} {error.message}{tail}")
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import stat
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -15,10 +17,18 @@ from typing import BinaryIO, Final, Self
 
 import msgspec
 
-from downloadjobs_cli.errors import CliError
+from downloadjobs_cli.errors import CliError, SettingsError
 from downloadjobs_cli.exit_codes import ExitCode
 
 SCHEMA: Final = 1
+
+MOST_SIDECAR_BYTES: Final = 64 * 1024
+"""A sidecar has some 200 bytes; far beyond, it is none of ours."""
+
+NO_DETOUR: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Open no symbolic link, and wait for nobody at the other end of a named pipe."""
+
+_STRONG_TAG: Final = re.compile(r'"[\x21\x23-\x7e]*"')
 
 
 class Origin(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -56,8 +66,11 @@ class ContentRange:
 
 
 def strong(etag: str | None) -> str | None:
-    """The tag if a range may be joined by it: weak tags do not promise equal bytes (RFC 9110, 8.8.3.2)."""
-    return etag if etag is not None and etag.startswith('"') else None
+    """The tag if a range may be joined by it.
+
+    Weak tags do not promise equal bytes (RFC 9110, 8.8.3.2), and what is no ASCII cannot be sent back.
+    """
+    return etag if etag is not None and _STRONG_TAG.fullmatch(etag) else None
 
 
 def resume_offset(origin: Origin | None, job_id: str, on_disk: int) -> int:
@@ -92,18 +105,57 @@ def continues(origin: Origin, offset: int, status: int, content_range: str | Non
     )
 
 
+def refuse_special(path: Path) -> bool:
+    """Refuse a path at which something else than a regular file is. Returns whether a file is there.
+
+    A symbolic link is refused like a device. To replace the link would take away what was not meant (as
+    root even `/dev/stdout`), and to write through it would change a file that nobody named.
+
+    Raises:
+        SettingsError: a link, folder, device, named pipe or socket is there.
+        OSError: nobody can tell, as the name is too long or a folder on the way may not be read.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISREG(mode):
+        return True
+    kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    raise SettingsError(
+        f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, no regular file, and is not replaced,"
+        " not even by --force. Name another path by -o.",
+        code="no-regular-file",
+    )
+
+
+def part_path(target: Path) -> Path:
+    """Where the bytes of an unfinished download to `target` are."""
+    return target.with_name(f"{target.name}.part")
+
+
 class PartialFile:
     """`PATH.part` and its sidecar, locked against a second download to the same path.
 
     Args:
         target: the path of the whole file.
+
+    Raises:
+        SettingsError: `PATH.part` is there, and is no regular file; a symbolic link is not followed.
     """
 
     def __init__(self, target: Path) -> None:
-        self.path = target.with_name(f"{target.name}.part")
+        self.path = part_path(target)
         self._sidecar = target.with_name(f"{target.name}.part.json")
         self._target = target
-        self._file: BinaryIO = self.path.open("ab")
+        refuse_special(self.path)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_DETOUR
+        self._file: BinaryIO = os.fdopen(os.open(self.path, flags, 0o666), "ab")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -121,10 +173,12 @@ class PartialFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.path.exists() and self.size == 0:  # nothing came: leave nothing
-            self.path.unlink()
-            self._sidecar.unlink(missing_ok=True)
-        self._file.close()
+        try:
+            if self.path.exists() and self.size == 0:  # nothing came: leave nothing
+                self.path.unlink()
+                self._sidecar.unlink(missing_ok=True)
+        finally:
+            self._file.close()
 
     @property
     def size(self) -> int:
@@ -137,19 +191,26 @@ class PartialFile:
         """What the bytes came from; None if that is unknown, so they are of no use."""
         if self._sidecar_of is None:
             try:
-                self._sidecar_of = msgspec.json.decode(self._sidecar.read_bytes(), type=Origin)
-            except (OSError, msgspec.DecodeError):
+                found = msgspec.json.decode(self._sidecar_bytes(), type=Origin)
+            except (OSError, ValueError, RecursionError):
                 return None
+            self._sidecar_of = found if strong(found.etag) is not None else None
         return self._sidecar_of
+
+    def _sidecar_bytes(self) -> bytes:
+        with os.fdopen(os.open(self._sidecar, os.O_RDONLY | NO_DETOUR), "rb") as file:
+            return file.read(MOST_SIDECAR_BYTES) or b""
 
     def begin(self, origin: Origin | None) -> None:
         """Drop what is there, and note what the coming bytes are from; None if they cannot be resumed."""
         self._file.truncate(0)
         self._sidecar_of = origin
-        if origin is None:
-            self._sidecar.unlink(missing_ok=True)
-        else:
-            self._sidecar.write_bytes(msgspec.json.encode(origin))
+        # Made anew, so that nothing is written through a link that somebody put there.
+        self._sidecar.unlink(missing_ok=True)
+        if origin is not None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_DETOUR
+            with os.fdopen(os.open(self._sidecar, flags, 0o666), "wb") as file:
+                file.write(msgspec.json.encode(origin))
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end."""

@@ -120,15 +120,15 @@ class Proxy:
                 self._pump(link, server_reader, writer, answers=True),
             )
         except OSError:
-            pass  # either side went away: so does the other
+            link.reset()  # the server does not run
         finally:
-            link.reset()
+            link.close()
             self._open.discard(link)
 
     async def _pump(
         self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool
     ) -> None:
-        with suppress(OSError):
+        try:
             while data := await reader.read(CHUNK_BYTES):
                 if answers and link.asked and link.deaf and self._source.random() < 1 / 2:
                     self._break(link)
@@ -141,11 +141,10 @@ class Proxy:
                         return
                 writer.write(data)
                 await writer.drain()
-        if answers:
-            link.reset()
-        elif not link.broken and writer.can_write_eof():
-            with suppress(OSError):
+            if not link.broken:
                 writer.write_eof()
+        except OSError:
+            link.reset()  # one side went away: so does the other
 
 
 class _Link:
@@ -159,6 +158,12 @@ class _Link:
         self.deaf = False
         self.asked = False
         """The last bytes were the client's: the next ones begin an answer."""
+
+    def close(self) -> None:
+        """Close what was not broken: whatever passed is on its way."""
+        if not self.broken:
+            for writer in filter(None, (self.client, self.server)):
+                writer.close()
 
     def reset(self) -> None:
         """Break both sides with RST."""

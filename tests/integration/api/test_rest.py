@@ -343,7 +343,7 @@ def test_a_wrong_method_is_refused(client: httpx.Client, method: str, path: str,
     """A method that a path does not know is 405, and `Allow` says which it knows."""
     answer = client.request(method, path)
     check_problem(answer, 405, "method-not-allowed")
-    assert set(answer.headers["allow"].split(", ")) - {"OPTIONS"} == allowed
+    assert set(answer.headers["allow"].split(", ")) - {"HEAD", "OPTIONS"} == allowed
 
 
 def test_an_unknown_path_is_not_found(client: httpx.Client) -> None:
@@ -405,9 +405,6 @@ def test_an_unknown_job_is_not_found(client: httpx.Client, method: str, path: st
     answer = client.request(method, path.format(job_id))
     code = "not-found" if "%2f" in job_id else "job-not-found"  # a slash, encoded or not, is another path
     check_problem(answer, 404, code)
-
-
-# Status and result
 
 
 def test_a_status_has_its_shape(system: System, client: httpx.Client) -> None:
@@ -498,9 +495,6 @@ def test_a_result_past_its_time_is_gone(system: System, client: httpx.Client) ->
     check_problem(client.get(f"/v1/download/result/{job.job_id}"), 410, "result-expired")
 
 
-# Check and start
-
-
 def test_check_finds_a_file(system: System, nobody: httpx.Client) -> None:
     """A file that is there has its key and size; nobody need sign in to ask."""
     put_files(system.store, {61_003: 321})
@@ -567,9 +561,6 @@ def test_start_may_want_a_user(strict: System) -> None:
         assert client.post(CHECK, json={"file_id": 99_999_999}).status_code == 200
 
 
-# Limits
-
-
 @pytest.mark.parametrize(
     ("user", "priority", "allowed"),
     [
@@ -608,9 +599,6 @@ def test_a_user_may_queue_so_many_jobs(strict: System) -> None:
     check_problem(answer, 429, "too-many-queued")
     assert answer.headers["retry-after"] == "5"
     assert asked(strict, "bob").status_code == 202
-
-
-# The job's detail, and cancel
 
 
 def test_a_detail_tells_the_place_in_the_queue(system: System, client: httpx.Client) -> None:
@@ -680,9 +668,6 @@ def test_a_finished_job_stays_finished(system: System, client: httpx.Client) -> 
     assert client.get(f"/v1/download/result/{job.job_id}").status_code == 200
 
 
-# What every answer carries
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
@@ -733,9 +718,6 @@ def test_another_request_id_is_replaced(client: httpx.Client, path: str, given: 
 def test_request_ids_differ(client: httpx.Client) -> None:
     """Every request without an id gets one of its own."""
     assert len({client.get("/").headers["x-request-id"] for _ in range(20)}) == 20
-
-
-# Mock storage
 
 
 def test_mock_storage_has_every_seventh_file(mock: System) -> None:

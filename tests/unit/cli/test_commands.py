@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import socket
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,6 +21,7 @@ import pytest
 from downloadjobs_cli.job_commands import read_ids
 from downloadjobs_cli.main import run
 from downloadjobs_cli.options import Options
+from downloadjobs_cli.partial_file import PartialFile
 
 URL = "http://s3.test/results/j1.zip?X-Amz-Signature=secret"
 
@@ -187,9 +192,17 @@ def test_a_bad_id_in_a_file_is_named_with_its_line() -> None:
         ["--api", "ftp://x", "status", "j1"],
         ["--api", "http://a:b", "status", "j1"],
         ["--user", "Jürgen", "status", "j1"],
+        ["--api", "http://127.0.0.1:1/\x01", "status", "j1"],
+        ["--api", "http://a\n.test", "status", "j1"],
+        ["--api", "http://ä..b", "status", "j1"],
+        ["get", "j1", "-o", "-"],
+        ["submit", "10003", "--get", "-"],
         ["nonsense"],
     ],
-    ids=["none", "small", "word", "1001", "path", "inf", "nan", "scheme", "port", "user", "command"],
+    ids=[
+        *("none", "small", "word", "1001", "path", "inf", "nan", "scheme", "port", "user"),
+        *("control", "line", "idna", "stream", "stream-too", "command"),
+    ],
 )
 def test_a_wrong_command_line_ends_with_2(call: Call, api: Api, words: list[str]) -> None:
     """What can be seen to be wrong is refused with 2, and nothing is sent."""
@@ -355,6 +368,85 @@ def test_get_to_a_folder_that_is_not_there(call: Call, capsys: pytest.CaptureFix
     """A path that cannot be written is said in a sentence."""
     assert call("get", "j1", "-o", "nowhere/x.zip") == 1
     assert "cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "link", "dangling", "pipe-link"])
+@pytest.mark.parametrize("force", [[], ["--force"]], ids=["plain", "force"])
+def test_get_replaces_nothing_but_files(
+    call: Call, api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, kind: str, force: list[str]
+) -> None:
+    """Only a regular file is replaced, and a link is none: neither it nor what it points to changes."""
+    (tmp_path / "mine").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    ends = {"link": "mine", "dangling": "nowhere", "pipe-link": "pipe"}
+    if kind in ends:
+        (tmp_path / kind).symlink_to(ends[kind])
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        before = {path.name: stat.S_IFMT(path.lstat().st_mode) for path in tmp_path.iterdir()}
+        assert call("get", "j1", "-o", kind, *force) == 2
+        assert {path.name: stat.S_IFMT(path.lstat().st_mode) for path in tmp_path.iterdir()} == before
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert "no regular file" in capsys.readouterr().err
+    assert api.requests == []
+
+
+def test_get_does_not_replace_what_came_meanwhile(
+    call: Call, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that somebody made during the download stays; the same command with --force goes on."""
+    answer = api.result
+
+    def appear(request: httpx.Request) -> httpx.Response:
+        (tmp_path / "j1.zip").write_text("mine")
+        return answer(request)
+
+    monkeypatch.setattr(api, "result", appear)
+    assert call("get", "j1") == 2
+    assert (tmp_path / "j1.zip").read_text() == "mine"
+    assert call("get", "j1", "--force") == 0
+    assert zipfile.is_zipfile(tmp_path / "j1.zip")
+
+
+@pytest.mark.parametrize("length", [249, 300], ids=["part", "name"])
+def test_a_name_that_is_too_long_is_an_error(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str], length: int
+) -> None:
+    """A name too long, also only with `.part` behind, is said in a sentence; nothing is said to be kept."""
+    assert call("get", "j1", "-o", "x" * length) == 1
+    err = capsys.readouterr().err
+    assert "cannot be written: File name too long." in err
+    assert "kept" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_kept_is_said_if_there_is_something(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error tells of PATH.part only if bytes are in it."""
+
+    def refuse(_partial: PartialFile) -> Path:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    assert call("get", "j1", "-o", "nowhere/x.zip") == 1
+    assert "kept" not in capsys.readouterr().err
+    monkeypatch.setattr(PartialFile, "complete", refuse)
+    assert call("get", "j1") == 1
+    assert "kept in j1.zip.part" in capsys.readouterr().err
+    assert (tmp_path / "j1.zip.part").stat().st_size
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h:port", "redis://h:99999", "redis://h?socket_timeout=x", "redis://h?nobody=1", "redis://ä..b"],
+)
+def test_a_redis_url_that_is_none_is_named(
+    call: Call, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """`dead` ends with 2 for a REDIS_URL that no client can be made of, and names the setting."""
+    monkeypatch.setenv("REDIS_URL", url)
+    assert call("dead", "list") == 2
+    assert "redis_url" in capsys.readouterr().err.lower()
 
 
 def test_the_url_is_printed_when_asked_for(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:

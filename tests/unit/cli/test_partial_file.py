@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from downloadjobs_cli.errors import CliError
-from downloadjobs_cli.partial_file import ContentRange, Origin, PartialFile, continues, resume_offset, strong
+from downloadjobs_cli.errors import CliError, SettingsError
+from downloadjobs_cli.partial_file import (
+    ContentRange,
+    Origin,
+    PartialFile,
+    continues,
+    refuse_special,
+    resume_offset,
+    strong,
+)
 
 ORIGIN = Origin(job_id="j1", etag='"e1"', size=100)
 
@@ -54,9 +64,12 @@ def test_only_the_rest_of_the_same_result_is_joined(
     assert continues(ORIGIN, 40, status, content_range, etag) is joined
 
 
-@pytest.mark.parametrize(("etag", "found"), [('"a"', '"a"'), ('W/"a"', None), (None, None), ("a", None)])
+@pytest.mark.parametrize(
+    ("etag", "found"),
+    [('"a"', '"a"'), ('W/"a"', None), (None, None), ("a", None), ('"', None), ('"é"', None), ('"a\n"', None)],
+)
 def test_weak_tags_join_nothing(etag: str | None, found: str | None) -> None:
-    """Only a strong ETag promises equal bytes."""
+    """Only a strong ETag promises equal bytes, and only one of ASCII can be sent back."""
     assert strong(etag) == found
 
 
@@ -119,3 +132,78 @@ def test_a_broken_result_is_set_aside(tmp_path: Path) -> None:
         partial.append(b"x")
         assert partial.set_aside() == tmp_path / "a.zip.broken"
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip.broken"]
+
+
+@pytest.mark.parametrize("etag", ['"é"', '"日本"', '"a\r\nX: y"', '"a\x01"', 'W/"e1"', "e1", ""])
+def test_a_sidecar_with_a_tag_that_no_server_gives_is_as_none(tmp_path: Path, etag: str) -> None:
+    """Where the ETag could not stand in a request, the bytes are of unknown origin: begin anew."""
+    (tmp_path / "a.zip.part").write_bytes(b"x")
+    (tmp_path / "a.zip.part.json").write_text(json.dumps({"jobId": "j1", "etag": etag, "size": 100}))
+    with PartialFile(tmp_path / "a.zip") as partial:
+        assert partial.origin is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b'{"jobId": "\xff"}', b'{"x":' + b"[" * 60_000], ids=["bytes", "text", "deep"]
+)
+def test_a_sidecar_that_is_no_document_makes_bytes_unknown(tmp_path: Path, content: bytes) -> None:
+    """Whatever stands in the sidecar, reading it raises nothing."""
+    (tmp_path / "a.zip.part").write_bytes(b"x")
+    (tmp_path / "a.zip.part.json").write_bytes(content)
+    with PartialFile(tmp_path / "a.zip") as partial:
+        assert partial.origin is None
+
+
+def test_a_part_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """PATH.part is never written through a symbolic link, whether or not a file is at its end."""
+    other = tmp_path / "other"
+    (tmp_path / "a.zip.part").symlink_to(other)
+    with pytest.raises(SettingsError, match="symbolic link"):
+        PartialFile(tmp_path / "a.zip")
+    assert not other.exists()
+    other.write_text("mine")
+    with pytest.raises(SettingsError, match="symbolic link"):
+        PartialFile(tmp_path / "a.zip")
+    assert other.read_text() == "mine"
+
+
+def test_a_part_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    """A named pipe at PATH.part is refused at once, and nobody is waited for at its other end."""
+    os.mkfifo(tmp_path / "a.zip.part")
+    with pytest.raises(SettingsError, match="named pipe"):
+        PartialFile(tmp_path / "a.zip")
+
+
+def test_the_sidecar_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """A link at PATH.part.json is replaced; what it points to is neither read nor changed."""
+    other = tmp_path / "other"
+    other.write_text('{"jobId": "j1", "etag": "\\"e1\\"", "size": 100}')
+    before = other.read_text()
+    (tmp_path / "a.zip.part.json").symlink_to(other)
+    with PartialFile(tmp_path / "a.zip") as partial:
+        assert partial.origin is None
+        partial.begin(Origin(job_id="j2", etag='"e2"', size=1))
+        partial.append(b"x")
+    assert other.read_text() == before
+    assert not (tmp_path / "a.zip.part.json").is_symlink()
+
+
+def test_only_regular_files_are_no_special_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pipes, sockets, folders and links are refused by name; a file is found, and nothing is nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert refuse_special(Path("absent")) is False
+    Path("file").touch()
+    assert refuse_special(Path("file")) is True
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    Path("link").symlink_to("file")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("sock")
+        for name, kind in (
+            ("pipe", "a named pipe"),
+            ("folder", "a folder"),
+            ("link", "a symbolic"),
+            ("sock", "a socket"),
+        ):
+            with pytest.raises(SettingsError, match=kind):
+                refuse_special(Path(name))
