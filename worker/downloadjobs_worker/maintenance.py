@@ -6,6 +6,7 @@ time runs each, and one that is killed is run again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -24,6 +25,9 @@ from downloadjobs_worker.keeper import Keeper
 BATCH: Final = 100
 RETRY_SECONDS: Final = 60.0
 """When a task that failed is due again."""
+
+TOKEN: Final = re.compile(r"[0-9]{16}", re.ASCII)
+"""A fencing token: microseconds since 1970, 16 digits until the year 2286. Other numbers are foreign files."""
 
 UNKNOWN_MARGIN_SECONDS: Final = 86_400
 """Results of jobs that Redis does not know are kept a day longer than results live: after a wipe of Redis
@@ -50,7 +54,7 @@ def attempt_of(key: str, prefix: str) -> Attempt | None:
     """The attempt that owns a key, or None for an object that is not ours."""
     job_id, _, name = key.removeprefix(prefix).partition("/")
     token = name.removesuffix(".zip")
-    if not key.startswith(prefix) or not job_id or name == token or not token.isdecimal():
+    if not key.startswith(prefix) or not job_id or name == token or not TOKEN.fullmatch(token):
         return None
     return Attempt(job_id, token, key)
 

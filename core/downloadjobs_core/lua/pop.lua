@@ -10,6 +10,7 @@
 -- Reply   the job's hash as a flat list of field and value (with its new token), or nil if none is ready
 
 local MOVES = 64               -- jobs that one pop parks or skips, so that Redis is never blocked for long
+local ORDERED_AGAIN_US = 60000000      -- when a maintenance task that runs is looked at again
 local worker, lease, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_us()
 
@@ -23,7 +24,10 @@ local function lease_to(id, token, ...)
 end
 
 local task = redis.call('ZRANGEBYSCORE', key('maintenance'), '-inf', int(now), 'LIMIT', 0, 1)[1]
-if task then
+if task and redis.call('ZSCORE', key('leased'), task) then
+  -- It runs now, and was ordered again meanwhile: that is for after its end.
+  redis.call('ZADD', key('maintenance'), int(now + ORDERED_AGAIN_US), task)
+elseif task then
   redis.call('ZREM', key('maintenance'), task)
   local token = next_token(redis.call('HGET', key('queue'), 'token'))
   redis.call('HSET', key('queue'), 'token', token)

@@ -338,6 +338,16 @@ def test_a_sweep_leaves_foreign_objects_alone(here: Installation) -> None:
     assert here.due(Task.SWEEP_ORPHANS) is None
 
 
+@pytest.mark.parametrize(
+    "key", ["results/2024/12.zip", "results/files/10003.zip", "results/a/\uff11\uff12.zip"]
+)
+def test_a_sweep_leaves_numbered_foreign_objects_alone(here: Installation, key: str) -> None:
+    """A number that is no token makes no result of a file, such as one of those that jobs bundle."""
+    here.store.put(key, b"mine")
+    here.sweep()
+    assert here.store.keys() == [key]
+
+
 def test_the_result_of_an_unknown_job_is_kept_for_a_day_longer(here: Installation) -> None:
     """After a wipe of Redis somebody may hold a URL of it: it stays while any may be good, and a day."""
     longest = RESULT_TTL_SECONDS + UNKNOWN_MARGIN_SECONDS
@@ -376,6 +386,14 @@ def test_a_task_goes_before_all_jobs(here: Installation) -> None:
 def test_two_workers_never_lease_one_task_at_once(here: Installation, task: Task) -> None:
     """A task that one worker has leased is not there for another."""
     here.make_due(task)
+    assert here.leases.lease("other") is None
+
+
+def test_a_sweep_that_is_ordered_during_one_waits_for_its_end(here: Installation) -> None:
+    """A loss in the middle of a long sweep does not have another worker take it away and begin anew."""
+    here.make_due(Task.SWEEP_ORPHANS)
+    here.leases.order_sweep()
+    here.leases.redis.zadd(f"{ROOT}:maintenance", {Task.SWEEP_ORPHANS: 1}, xx=True)  # the grace is over
     assert here.leases.lease("other") is None
 
 
