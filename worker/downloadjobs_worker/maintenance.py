@@ -27,7 +27,7 @@ RETRY_SECONDS: Final = 60.0
 """When a task that failed is due again."""
 
 TOKEN: Final = re.compile(r"[0-9]{16}", re.ASCII)
-"""A fencing token: microseconds since 1970, 16 digits until the year 2286. Other numbers are foreign files."""
+"""A fencing token: microseconds since 1970, 16 digits until 2286. Other numbers are foreign files."""
 
 UNKNOWN_MARGIN_SECONDS: Final = 86_400
 """Results of jobs that Redis does not know are kept a day longer than results live: after a wipe of Redis
