@@ -212,11 +212,11 @@ class LeaseStore:
             self.redis.hdel(f"{ROOT}:uploads", key)
 
     def order_sweep(self) -> None:
-        """Have storage swept for what an attempt could not remove, unless a sweep is ordered already."""
+        """Have storage swept for what an attempt could not remove, unless a sweep comes sooner."""
         with translated_errors():
             seconds, micros = self.redis.time()
             due = seconds * SECOND_US + micros + int(self.policy.orphan_grace_seconds * SECOND_US)
-            self.redis.zadd(f"{ROOT}:maintenance", {SWEEP_TASK: due}, nx=True)
+            self.redis.zadd(f"{ROOT}:maintenance", {SWEEP_TASK: due}, lt=True)
 
     def _fenced(self, script: str, job: Job, *args: str | float) -> None:
         with translated_errors():

@@ -22,6 +22,7 @@ from downloadjobs_core.objectstore.protocol import ObjectStore
 from downloadjobs_core.redis_client import RedisConfig, connect, connect_async
 from downloadjobs_core.scripts import ROOT
 from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState
+from downloadjobs_core.upkeep import EVERY_SECONDS
 from support_chaos_audit import Bucket, Results, StoredFiles
 from support_chaos_history import History
 from support_chaos_plan import USERS, PlannedJob
@@ -173,13 +174,16 @@ class LeasedQueue:
     def settle(self, store: ObjectStore) -> None:
         """Make the orphan sweep due, once everything that was left is old enough for it.
 
-        What is left before must have had a sweep ordered by those who left it: nobody else would.
+        What is left before must have had a sweep ordered by those who left it, and for soon: nobody else
+        would.
         """
         before = Bucket.look(store).orphans(self._published(self._ids).values())
-        ordered = self._redis.zscore(f"{ROOT}:maintenance", SWEEP) is not None
+        due = self._redis.zscore(f"{ROOT}:maintenance", SWEEP)
+        seconds, _ = self._redis.time()
+        ordered = due is not None and due <= (seconds + EVERY_SECONDS) * SECOND_US
         self._left_before_sweep = f"{len(before)} (a sweep was ordered: {'yes' if ordered else 'no'})"
         if before and not ordered:
-            self._problems.append(f"Nobody ordered a sweep of what was left: {', '.join(before)}.")
+            self._problems.append(f"No sweep is due soon of what was left: {', '.join(before)}.")
         time.sleep(GRACE_SECONDS)
         for _ in range(SWEEPS):
             self._sweep()

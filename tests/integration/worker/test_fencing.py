@@ -211,6 +211,13 @@ class Installation:
         found = members(read_object(self.store, key))
         assert {name: found[name] for name in self.files} == self.files
 
+    def assert_a_sweep_comes_in_time(self) -> None:
+        """The orphan sweep is due when the grace is over, and not later."""
+        due = self.leases.redis.zscore(f"{ROOT}:maintenance", "sweep-orphans")
+        assert due is not None
+        seconds, _ = self.leases.redis.time()
+        assert due / 1_000_000 <= seconds + 1 + self.leases.policy.orphan_grace_seconds
+
     def assert_nothing_is_left(self) -> None:
         """No result and no upload."""
         assert self.results() == []
@@ -445,7 +452,24 @@ def test_what_a_failed_attempt_could_not_remove_will_be_swept(
 
     installation.runner(broken).run(job)
     assert len(installation.uploads()) == 1
-    assert installation.leases.redis.zscore(f"{ROOT}:maintenance", "sweep-orphans") is not None
+    installation.assert_a_sweep_comes_in_time()
+
+
+@pytest.mark.parametrize("how", ["lost", "cancelled"])
+def test_a_sweep_ordered_for_much_later_does_not_hold_up_one_that_is_needed(
+    installation: Installation, how: str
+) -> None:
+    """What a lost or cancelled attempt left is swept after its grace, also where one is due in two days.
+
+    That is so after the first job of a Redis that may have been wiped.
+    """
+    job = installation.submit(SMALL)
+    installation.leases.redis.zadd(f"{ROOT}:maintenance", {"sweep-orphans": int(job.token) + 172_800_000_000})
+    if how == "lost":
+        installation.lose(job)
+    else:
+        installation.cancel()
+    installation.assert_a_sweep_comes_in_time()
 
 
 def test_an_upload_that_the_store_lost_costs_an_attempt_and_not_the_job(installation: Installation) -> None:

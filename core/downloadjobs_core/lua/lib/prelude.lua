@@ -151,7 +151,8 @@ local function release(id, user)
   unpark(user)
 end
 
--- Has the storage swept for what a lost attempt may have left, once its uploads can have ended.
+-- Has the storage swept for what a lost attempt may have left, once its uploads can have ended. A sweep that
+-- is due before stays; one that is due later (after a wipe it is two days) does not hold this one up.
 local function sweep_later(now, after_us)
-  redis.call('ZADD', key('maintenance'), 'NX', int(now + after_us), 'sweep-orphans')
+  redis.call('ZADD', key('maintenance'), 'LT', int(now + after_us), 'sweep-orphans')
 end
