@@ -294,6 +294,16 @@ def refuse(process: str, found: Sequence[str]) -> int:
     return EXIT_SETTINGS
 
 
+def refuse_arguments(process: str) -> None:
+    """End a process that was given arguments: `--help` must not start it."""
+    if len(sys.argv) > 1:
+        asked = {"-h", "--help"} & set(sys.argv[1:])
+        (sys.stdout if asked else sys.stderr).write(
+            f"{process} takes no arguments: its settings are environment variables (docs/settings.md).\n"
+        )
+        raise SystemExit(0 if asked else EXIT_SETTINGS)
+
+
 def load(model: type[Settings], process: str) -> Settings:
     """Read and validate a process' settings, or end it with code 2 and every fault named."""
     try:

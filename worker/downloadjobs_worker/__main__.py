@@ -13,7 +13,7 @@ from downloadjobs_core.huey_queue import LeasedHuey
 from downloadjobs_core.leases import LeaseStore
 from downloadjobs_core.objectstore.factory import Stores, open_stores
 from downloadjobs_core.redis_client import connect
-from downloadjobs_core.settings import load, refuse
+from downloadjobs_core.settings import load, refuse, refuse_arguments
 from downloadjobs_core.tasks import bind_bundle, bind_maintain
 from downloadjobs_core.upkeep import UpkeepStore
 from downloadjobs_worker.attempt import AttemptRunner, Delay
@@ -92,6 +92,7 @@ def _check_servers(leases: LeaseStore, stores: Stores) -> None:
 
 def main() -> None:
     """Run until a signal, then drain. Exits with 2 if settings are wrong."""
+    refuse_arguments("downloadjobs-worker")
     settings = load(WorkerSettings, "downloadjobs-worker")
     logs.configure(level=settings.log_level, log_format=settings.log_format)
     per_slot = settings.read_ahead_files + settings.upload_threads + PLAN_THREADS

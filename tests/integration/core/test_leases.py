@@ -270,6 +270,26 @@ def test_no_key_lies_outside_the_hash_tag(queue: LeaseStore) -> None:
     assert all(key.startswith(f"{ROOT}:") for key in queue.redis.scan_iter())
 
 
+def test_a_full_redis_starts_nothing_and_lets_work_end(queue: LeaseStore) -> None:
+    """When memory is used up nothing is accepted or leased, but what runs is renewed, told and ended."""
+    for job_id in ("a", "b", "c"):
+        queue.submit(new(job_id))
+    first, second = lease(queue), lease(queue)
+    queue.redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(QueueUnavailableError, match="maxmemory"):
+            queue.submit(new("d"))
+        with pytest.raises(QueueUnavailableError, match="maxmemory"):
+            queue.lease("w")
+        assert queue.renew([("a", first.token)], worker="w", slots=1) == [""]
+        queue.progress(first, files_done=1, bytes_done=1, bytes_total=1)
+        queue.finish(first, DONE)
+        queue.hand_back(second)
+    finally:
+        queue.redis.config_set("maxmemory", "0")
+    assert [lease(queue).job_id for _ in range(2)] == ["b", "c"]
+
+
 def test_redis_away_is_an_error_of_the_domain(queue: LeaseStore) -> None:
     """A Redis that cannot be reached is said in one sentence, not in the client's exceptions."""
     away = LeaseStore(connect(RedisConfig("redis://127.0.0.1:1")), queue.policy)

@@ -4,7 +4,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from downloadjobs_api.settings import ApiSettings
-from downloadjobs_core.settings import load
+from downloadjobs_core.settings import load, refuse_arguments
 from downloadjobs_worker.settings import WorkerSettings
 
 
@@ -33,6 +33,18 @@ def test_defaults_are_enough_to_begin() -> None:
     """With nothing set, every process starts, on mock storage."""
     assert load(ApiSettings, "api").mock_storage
     assert load(WorkerSettings, "worker").lease_seconds == 30
+
+
+@pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("--port=1", 2)])
+def test_arguments_start_nothing(
+    argument: str, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process asked for help, or given what it does not take, says where its settings are, and ends."""
+    monkeypatch.setattr("sys.argv", ["downloadjobs-worker", argument])
+    with pytest.raises(SystemExit) as exit_:
+        refuse_arguments("downloadjobs-worker")
+    assert exit_.value.code == code
+    assert "environment variables" in "".join(capsys.readouterr())
 
 
 def test_every_fault_is_named_at_once(
