@@ -47,4 +47,5 @@ def test_a_seed_replays_its_schedule() -> None:
     assert plan.digest != draw_plan(8, jobs=500, faults=50).digest
     # Replayed with fewer jobs, the faults are the same: that is how a failure is made small.
     assert plan.faults == draw_plan(7, jobs=10, faults=50).faults
+    assert plan.faults[:10] == draw_plan(7, jobs=10, faults=10).faults
     assert {fault.kind for fault in plan.faults[: len(Fault)]} == set(Fault)

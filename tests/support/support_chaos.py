@@ -259,9 +259,12 @@ class _Run:
                 self._told.faults[fault.kind] += 1
                 heapq.heappush(ends, (time.monotonic() + fault.seconds, number, fault))
             else:
-                at, _, fault = heapq.heappop(ends)
+                at, number, fault = heapq.heappop(ends)
                 self._watch_until(at)
-                self._site.end(fault)
+                if self._site.still_draining(fault):
+                    heapq.heappush(ends, (time.monotonic() + WATCH_SECONDS, number, fault))
+                else:
+                    self._site.end(fault)
         self._told.chaos_seconds = time.monotonic() - began
         self._tell(f"{self._told.chaos_seconds:6.1f} s  the last fault is over")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -85,6 +86,7 @@ class Site:
         """What workers did that nobody asked for, in sentences."""
         self._proxy: Proxy | None = None
         self._down: set[str] = set()
+        self._drained_at: dict[str, float] = {}
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
@@ -130,7 +132,7 @@ class Site:
         for worker in self.workers.values():
             worker.ask_to_end()
         for name in self.workers:
-            self._expect_end(name)
+            self._expect_end(name, DRAIN_SECONDS)
 
     def check_workers(self) -> None:
         """Notice a worker that ended by itself, and start it again."""
@@ -146,6 +148,7 @@ class Site:
         if kind in SIGNALLED:
             if kind is not Fault.WORKER_STOP:
                 self._down.add(fault.victim)
+            self._drained_at[fault.victim] = time.monotonic()
             self.workers[fault.victim].send(SIGNALLED[kind])
         elif kind in BROKEN:
             self.proxy.set_mode(BROKEN[kind])
@@ -158,6 +161,14 @@ class Site:
         else:
             self.valkey.pause()
 
+    def still_draining(self, fault: PlannedFault) -> bool:
+        """Whether a drained worker has yet to end. It is not waited for: others are made good meanwhile."""
+        return (
+            fault.kind is Fault.WORKER_DRAIN
+            and self.workers[fault.victim].exit_code is None
+            and time.monotonic() < self._drained_at[fault.victim] + DRAIN_SECONDS
+        )
+
     def end(self, fault: PlannedFault) -> None:
         """Make it good again; servers answer when this returns."""
         kind = fault.kind
@@ -165,7 +176,7 @@ class Site:
             self.workers[fault.victim].send(signal.SIGCONT)
         elif kind in SIGNALLED:
             if kind is Fault.WORKER_DRAIN:
-                self._expect_end(fault.victim)
+                self._expect_end(fault.victim, 0)
             self._start_worker(fault.victim)
         elif kind in BROKEN:
             self.proxy.set_mode(Mode.OPEN)
@@ -178,10 +189,10 @@ class Site:
         else:
             self.valkey.resume()
 
-    def _expect_end(self, name: str) -> None:
+    def _expect_end(self, name: str, seconds: float) -> None:
         worker = self.workers[name]
         self._down.add(name)
-        if not worker.wait(DRAIN_SECONDS):
+        if not worker.wait(seconds):
             self.faults_of_workers.append(f"{name} did not end within {DRAIN_SECONDS:.0f} s after SIGTERM.")
         elif worker.exit_code not in {0, -signal.SIGTERM}:
             # By the signal itself: it came before the process had its handlers, and so before any job.
