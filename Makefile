@@ -26,10 +26,10 @@ endif
 .DELETE_ON_ERROR:
 # One environment: nothing here may run beside the installation.
 .NOTPARALLEL:
-.PHONY: help demo up test test-slow chaos coverage lint format lock clean
+.PHONY: help demo up test test-slow test-cluster test-cluster-load chaos coverage lint format lock manifests clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.local ## Run one download job on real servers on this machine, verify its zip, stop
 	@$(BIN)/downloadjobs demo $(ARGS)
@@ -38,16 +38,22 @@ up: .venv/.local ## Start the same servers, print their addresses, run until Ctr
 	@$(BIN)/downloadjobs up $(ARGS)
 
 test: .venv/.dev ## Run the unit and integration tests (some: TESTS=tests/unit ARGS="-k states")
-	$(BIN)/pytest $(TESTS) -m "not slow" $(ARGS)
+	$(BIN)/pytest $(TESTS) -m "not slow and not cluster and not load" $(ARGS)
 
 test-slow: .venv/.dev ## Run the tests that take minutes or gigabytes
 	$(BIN)/pytest $(TESTS) -m slow $(ARGS)
+
+test-cluster: .venv/.dev ## Run the tests on a Kubernetes cluster, see CONTRIBUTING.md (some: ARGS="-k schema")
+	$(BIN)/pytest tests/operator -m "cluster and not load" $(ARGS)
+
+test-cluster-load: .venv/.dev ## Run the tests with thousands of objects in a cluster
+	$(BIN)/pytest tests/operator -m load $(ARGS)
 
 chaos: .venv/.dev ## Break everything while 500 jobs run, and account for each (ARGS="--seed 7 --jobs 500 --faults 50")
 	@PYTHONPATH=tests/support $(BIN)/python tests/chaos/run.py $(ARGS)
 
 coverage: .venv/.dev ## Run the tests and show which lines and branches none of them takes
-	$(BIN)/pytest $(TESTS) -m "not slow" --cov $(ARGS)
+	$(BIN)/pytest $(TESTS) -m "not slow and not cluster and not load" --cov $(ARGS)
 
 lint: .venv/.dev ## Check style, format, types and the directions of imports
 	$(BIN)/ruff check .
@@ -71,6 +77,19 @@ lock: .venv/.uv ## Solve the pins in requirements/ anew (ARGS=--upgrade for newe
 	done
 	$(COMPILE) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) $(ARGS) --group uv -o requirements/uv.txt
+
+HELM ?= helm
+MANIFESTS := manifests
+RENDER := $(HELM) template downloadjobs charts/downloadjobs --namespace downloadjobs --kube-version 1.31.0
+
+# Without what only Helm's own releases have, and without blank lines, of which Helm 3 and 4 make different numbers.
+manifests: ## Render the chart into manifests/, which needs Helm 3 or 4 (HELM=path/to/helm)
+	@rendered=$$($(RENDER) --set crd.enabled=false) && { \
+		echo '# Written by `make manifests` from charts/downloadjobs with its default values: change it there.'; \
+		printf '%s\n' "$$rendered" | sed -e '/^$$/d' -e '/^ *helm\.sh\/chart: /d' \
+			-e '/^ *app\.kubernetes\.io\/managed-by: Helm$$/d' -e '/^# Source: /d'; \
+	} > $(MANIFESTS)/downloadjobs.yaml
+	@cp charts/downloadjobs/files/crd.yaml $(MANIFESTS)/crd.yaml
 
 clean: ## Remove .venv, caches and build results
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist htmlcov .coverage .coverage.*

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import falcon.asgi
 
 from downloadjobs_api import problems, resources
+from downloadjobs_api.claims import Claims
 from downloadjobs_api.downloads import DownloadLimits, Downloads
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.jobs import JobDetail
@@ -16,6 +17,7 @@ from downloadjobs_api.mock_files import MockFiles
 from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings
 from downloadjobs_core import logs
+from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.objectstore.factory import open_stores
@@ -71,6 +73,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         stores.files,
         stores.results,
         threads,
+        claims=ClaimStore(redis),
         files_prefix=settings.s3_key_prefix,
         limits=DownloadLimits(
             max_attempts=settings.max_attempts,
@@ -101,6 +104,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     app.add_route(
         "/v1/download/start", resources.Start(downloads, identity, anonymous=settings.anonymous_start)
     )
+    app.add_route("/v1/claims", Claims(downloads))
     app.add_route("/v1/jobs/{job_id}", JobDetail(downloads, identity))
     if stores.mock is not None:
         log.warning(

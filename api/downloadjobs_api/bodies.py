@@ -22,6 +22,13 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 MOST_ERRORS: Final = 1_000
 """Faults that an answer lists at most: as many as a valid body has ids."""
 
+MAX_JOB_ID: Final = 128
+"""Characters; a DownloadJob's uid has 36."""
+
+MIN_NONCE: Final = 32
+MAX_NONCE: Final = 128
+"""Characters; 256 random bits have 43 in base64 and 64 in hexadecimal."""
+
 FileId = Annotated[int, Field(ge=MIN_FILE_ID, le=MAX_FILE_ID)]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -42,6 +49,16 @@ class FileBody(BaseModel):
     model_config = ConfigDict(strict=True)
 
     file_id: FileId
+
+
+class ClaimBody(BaseModel):
+    """`POST /v1/claims`."""
+
+    model_config = ConfigDict(strict=True)
+
+    job_id: Annotated[str, Field(alias="jobId", min_length=1, max_length=MAX_JOB_ID)]
+    nonce: Annotated[str, Field(min_length=MIN_NONCE, max_length=MAX_NONCE, repr=False)]
+    """A secret: never logged, and never told back."""
 
 
 async def read_body(req: falcon.asgi.Request, model: type[Model]) -> Model:

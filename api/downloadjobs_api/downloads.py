@@ -11,16 +11,17 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import (
+    ClaimUnknownError,
     JobNotFoundError,
     NotOwnerError,
     ObjectNotFoundError,
-    PriorityTooHighError,
 )
 from downloadjobs_core.job import Job, NewJob, distinct
 from downloadjobs_core.jobstore import Accepted, Changed, JobStatus, JobStore, Place
 from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
-from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState, Priority
+from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState, Priority, allowed_priority
 
 Result = TypeVar("Result")
 
@@ -89,6 +90,7 @@ class Downloads:
         results: ObjectStore,
         threads: Executor,
         *,
+        claims: ClaimStore,
         files_prefix: str,
         limits: DownloadLimits,
     ) -> None:
@@ -96,6 +98,7 @@ class Downloads:
         self._files = files
         self._results = results
         self._threads = threads
+        self._claims = claims
         self._files_prefix = files_prefix
         self._limits = limits
         self._bucket_good_until = 0.0
@@ -114,21 +117,11 @@ class Downloads:
             file_ids=distinct(file_ids),
             total_file_ids=len(file_ids),
             max_attempts=self._limits.max_attempts,
-            priority=self._allowed(user, priority),
+            priority=allowed_priority(user, priority, self._limits.priority_ceilings),
             request_id=origin.request_id,
             traceparent=origin.traceparent,
         )
         return job, await self._jobs.submit(job)
-
-    def _allowed(self, user: str, asked: Priority | None) -> Priority:
-        ceilings = self._limits.priority_ceilings
-        ceiling = ceilings.get(user, ceilings.get("*", Priority.NORMAL))
-        order = list(Priority)  # from the highest
-        if asked is None:
-            return max(ceiling, Priority.NORMAL, key=order.index)
-        if order.index(asked) < order.index(ceiling):
-            raise PriorityTooHighError(asked.value, ceiling.value)
-        return asked
 
     async def detail(self, user: str, job_id: str) -> tuple[Job, Place | None]:
         """A job's record, and where it stands in the queue if it waits.
@@ -136,7 +129,7 @@ class Downloads:
         Raises:
             JobNotFoundError, NotOwnerError
         """
-        job = await self._owned(user, job_id)
+        job = await self._visible(user, job_id)
         return job, None if job.state in FINISHED else await self._jobs.place(job_id)
 
     async def cancel(self, user: str, job_id: str) -> Changed:
@@ -145,14 +138,15 @@ class Downloads:
         Raises:
             JobNotFoundError, NotOwnerError
         """
-        await self._owned(user, job_id)
+        if (await self._visible(user, job_id)).user != user:
+            raise NotOwnerError(job_id)
         return await self._jobs.cancel(job_id, code="cancelled", message="Its owner cancelled it.")
 
-    async def _owned(self, user: str, job_id: str) -> Job:
+    async def _visible(self, user: str, job_id: str) -> Job:
         job = await self._jobs.get(job_id)
         if job is None:
             raise JobNotFoundError(job_id)
-        if job.user != user:
+        if not job.may_be_seen_by(user):
             raise NotOwnerError(job_id)
         return job
 
@@ -165,7 +159,7 @@ class Downloads:
         status = await self._jobs.status(job_id)
         if status is None:
             raise JobNotFoundError(job_id)
-        if status.user != user:
+        if not status.may_be_seen_by(user):
             raise NotOwnerError(job_id)
         return status
 
@@ -175,14 +169,29 @@ class Downloads:
         Raises:
             JobNotFoundError, NotOwnerError, ResultNotReadyError, NoResultError, ResultExpiredError
         """
-        job = await self._owned(user, job_id)
+        return await self._download(await self._visible(user, job_id))
+
+    async def claim(self, job_id: str, nonce: str) -> Download:
+        """The same for whoever knows the nonce of a claim on the job; who asks does not matter.
+
+        Raises:
+            ClaimUnknownError, JobNotFoundError, ResultNotReadyError, NoResultError, ResultExpiredError
+        """
+        if await self._claims.job_of(nonce) != job_id:
+            raise ClaimUnknownError
+        job = await self._jobs.get(job_id)
+        if job is None:
+            raise JobNotFoundError(job_id)
+        return await self._download(job)
+
+    async def _download(self, job: Job) -> Download:
         if job.state is JobState.EXPIRED or 0 < job.expires_us <= time.time() * 1_000_000:
             raise ResultExpiredError
         if job.state not in FINISHED:
             raise ResultNotReadyError
         if job.state not in WITH_RESULT:
             raise NoResultError(job)
-        url = await self._presigned(self._results, job.result_key, f"download-{job_id}.zip")
+        url = await self._presigned(self._results, job.result_key, f"download-{job.job_id}.zip")
         return Download(url, self._limits.presign_seconds, job.files_failed)
 
     def key_of(self, file_id: int) -> str:

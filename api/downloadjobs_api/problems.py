@@ -19,6 +19,7 @@ import msgspec
 from downloadjobs_api.request_context import Request
 from downloadjobs_core import logs
 from downloadjobs_core.errors import (
+    ClaimUnknownError,
     DownloadJobsError,
     JobNotFoundError,
     NotOwnerError,
@@ -52,6 +53,7 @@ INVALID_BODY: Final = Kind("invalid-body", HTTPStatus.BAD_REQUEST, "The body bre
 UNAUTHENTICATED: Final = Kind("unauthenticated", HTTPStatus.UNAUTHORIZED, "Not signed in")
 FORBIDDEN: Final = Kind("forbidden", HTTPStatus.FORBIDDEN, "Not yours")
 RESERVED_USER: Final = Kind("reserved-user", HTTPStatus.FORBIDDEN, "This user id is reserved")
+CLAIM_UNKNOWN: Final = Kind("claim-unknown", HTTPStatus.FORBIDDEN, "No such claim stands")
 NOT_FOUND: Final = Kind("not-found", HTTPStatus.NOT_FOUND, "No such path")
 JOB_NOT_FOUND: Final = Kind("job-not-found", HTTPStatus.NOT_FOUND, "No such job")
 METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed")
@@ -82,6 +84,7 @@ STORAGE_TIMEOUT: Final = Kind("storage-timeout", HTTPStatus.GATEWAY_TIMEOUT, "Th
 _REFUSALS: Final[Mapping[type[DownloadJobsError], Kind]] = {
     JobNotFoundError: JOB_NOT_FOUND,
     NotOwnerError: FORBIDDEN,
+    ClaimUnknownError: CLAIM_UNKNOWN,
     PriorityTooHighError: PRIORITY_TOO_HIGH,
 }
 """Errors whose own sentence tells the client what is wrong."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from typing import Final
 
 import falcon
@@ -12,6 +13,7 @@ import msgspec
 from downloadjobs_api import problems
 from downloadjobs_api.bodies import FileBody, InitiateBody, read_body
 from downloadjobs_api.downloads import (
+    Download,
     Downloads,
     NoResultError,
     Origin,
@@ -136,32 +138,37 @@ class Result:
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """Where the result can be fetched."""
         user = self._identity.user(req)
-        try:
-            download = await self._downloads.result(user, job_id)
-        except ResultNotReadyError:
-            raise ProblemError(
-                problems.RESULT_NOT_READY,
-                "The job has not finished. Ask its status again, then its result.",
-                headers={"Retry-After": str(POLL_SECONDS)},
-            ) from None
-        except NoResultError as error:
-            raise ProblemError(problems.NO_RESULT, f"The job has no result: {error}") from None
-        except ResultExpiredError:
-            raise ProblemError(
-                problems.RESULT_EXPIRED, "The result has expired and was removed. Ask for the files again."
-            ) from None
-        except TimeoutError:
-            raise _storage_timeout() from None
-        resp.cache_control = ("no-store",)
-        body: dict[str, object] = {
-            "jobId": job_id,
-            "status": JobState.COMPLETED.value,
-            "downloadUrl": download.url,
-            "expiresIn": download.expires_seconds,
-        }
-        if download.files_failed:
-            body["failedFiles"] = download.files_failed
-        send_json(resp, body)
+        await send_download(resp, job_id, self._downloads.result(user, job_id))
+
+
+async def send_download(resp: falcon.asgi.Response, job_id: str, wanted: Awaitable[Download]) -> None:
+    """Answer with where a result can be fetched, or with the problem that says why it cannot."""
+    try:
+        download = await wanted
+    except ResultNotReadyError:
+        raise ProblemError(
+            problems.RESULT_NOT_READY,
+            "The job has not finished. Ask its status again, then its result.",
+            headers={"Retry-After": str(POLL_SECONDS)},
+        ) from None
+    except NoResultError as error:
+        raise ProblemError(problems.NO_RESULT, f"The job has no result: {error}") from None
+    except ResultExpiredError:
+        raise ProblemError(
+            problems.RESULT_EXPIRED, "The result has expired and was removed. Ask for the files again."
+        ) from None
+    except TimeoutError:
+        raise _storage_timeout() from None
+    resp.cache_control = ("no-store",)
+    body: dict[str, object] = {
+        "jobId": job_id,
+        "status": JobState.COMPLETED.value,
+        "downloadUrl": download.url,
+        "expiresIn": download.expires_seconds,
+    }
+    if download.files_failed:
+        body["failedFiles"] = download.files_failed
+    send_json(resp, body)
 
 
 class Check:

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
-from pydantic_settings import NoDecode
-
-from downloadjobs_core.settings import Origin, Port, QueueSettings, RedisSettings, StorageSettings
+from pydantic import Field, ValidationInfo, field_validator
+from downloadjobs_core.settings import Ceilings, Origin, Port, QueueSettings, RedisSettings, StorageSettings
 from downloadjobs_core.states import Priority
-
-
-def _ceilings(value: object) -> object:
-    """One class for everybody, or JSON: the class by user, `*` for everybody else."""
-    if not isinstance(value, str):
-        return value
-    if value in set(Priority):
-        return {"*": value}
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError(
-            'must be low, normal or high, or JSON such as {"*": "normal", "ada": "high"}'
-        ) from None
 
 
 class AuthMode(StrEnum):
@@ -53,7 +36,7 @@ class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
         None
     )
     max_attempts: int = Field(3, ge=1, le=20)
-    priority_ceilings: Annotated[dict[str, Priority], NoDecode, BeforeValidator(_ceilings)] = Field(
+    priority_ceilings: Ceilings = Field(
         {"*": Priority.NORMAL},
         description='the highest class: one for all, or JSON by user, as {"*": "normal", "ada": "high"}',
     )

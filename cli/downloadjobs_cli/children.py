@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,17 @@ if os.getppid() != int(sys.argv[1]):
     sys.exit("the parent is gone already")
 os.execv(sys.argv[3], sys.argv[3:])
 """
+
+
+def dying_with_parent(command: Sequence[str], death_signal: signal.Signals) -> list[str]:
+    """A command line whose process the kernel ends when this one is gone; elsewhere than on Linux, as it is.
+
+    Start it from the main thread: the signal comes when the thread that started it ends.
+    """
+    if sys.platform != "linux":
+        return list(command)
+    parent, number = str(os.getpid()), str(int(death_signal))
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, parent, number, *command]
 
 
 class Child:
@@ -54,13 +65,9 @@ class Child:
         """Start it, or start it again."""
         # -P: a redis.py in the folder where the command is run must not stand in for the package.
         command = [sys.executable, "-P", "-m", self._module]
-        if sys.platform == "linux":
-            parent, death_signal = str(os.getpid()), str(int(self._death_signal))
-            shim = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, parent, death_signal]
-            command = [*shim, *command]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                command,
+                dying_with_parent(command, self._death_signal),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -120,6 +120,14 @@ class ApiClient:
         """
         return self._ask(Result, "GET", f"/v1/download/result/{quote(job_id, safe='')}")
 
+    def claim(self, job_id: str, nonce: str) -> Reply[Result]:
+        """The same for who has claimed a DownloadJob, whoever they are.
+
+        Raises:
+            RefusedError: with code `claim-unknown` while no such claim stands, and what `result` raises.
+        """
+        return self._ask(Result, "POST", "/v1/claims", {"jobId": job_id, "nonce": nonce})
+
     def cancel(self, job_id: str) -> Reply[Cancelled]:
         """Cancel a job.
 

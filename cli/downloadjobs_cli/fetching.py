@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -115,7 +116,7 @@ class Fetcher:
         except httpx.TransportError as error:
             if offset > before and partial.origin is not None:
                 return False
-            raise TransientError(f"The object store does not answer{why_silent(error)}.") from error
+            raise TransientError(_silent(self._url, error)) from error
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise _unusable() from error
         if total is not None and offset != total:
@@ -216,6 +217,21 @@ class _Stream:
 def _total(response: httpx.Response, offset: int) -> int | None:
     length = response.headers.get("Content-Length")
     return offset + int(length) if length is not None and length.isdecimal() else None
+
+
+def _silent(url: str, error: httpx.TransportError) -> str:
+    """What to say when nothing comes: of the URL, which is a secret, only the host."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    where = host if parts.port is None else f"{host}:{parts.port}"
+    text = f"The object store at {where} does not answer{why_silent(error)}."
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+        # It may be an address within the cluster: the API signs for what it is told.
+        text += (
+            " If that cannot be reached from here, S3_PUBLIC_ENDPOINT of the API must name what can:"
+            " tell who runs it."
+        )
+    return text
 
 
 def _unusable() -> RefusedError:

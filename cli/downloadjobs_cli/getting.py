@@ -6,21 +6,20 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
-from downloadjobs_cli.answers import FAILED, Reply, Result, Status
-from downloadjobs_cli.client import ApiClient
-from downloadjobs_cli.errors import CliError, InterruptedByUserError, RefusedError, SettingsError
+from downloadjobs_cli.answers import Status
+from downloadjobs_cli.errors import CliError, InterruptedByUserError, SettingsError
 from downloadjobs_cli.exit_codes import ExitCode
 from downloadjobs_cli.fetching import Fetched, Fetcher
 from downloadjobs_cli.meter import Meter
 from downloadjobs_cli.output import Output, amount, counted, duration
 from downloadjobs_cli.partial_file import PartialFile, part_path, refuse_special
 from downloadjobs_cli.patience import Patience
+from downloadjobs_cli.sources import Source
 from downloadjobs_cli.verifying import Report, verify
 
 SHOWN_LINES: Final = 20
@@ -55,11 +54,11 @@ class Got:
         return ExitCode.DONE if whole else ExitCode.FAILED
 
 
-def target_path(output: str | None, job_id: str) -> Path:
-    """Where a result goes: the path itself, or `JOB.zip` in the folder that was named, or here."""
+def target_path(output: str | None, name: str) -> Path:
+    """Where a result goes: the path itself, or `NAME.zip` in the folder that was named, or here."""
     path = Path(output) if output else Path()
     is_folder = output is None or output.endswith("/") or _is_folder(path)
-    return path / f"{job_id}.zip" if is_folder else path
+    return path / f"{name}.zip" if is_folder else path
 
 
 def _is_folder(path: Path) -> bool:
@@ -96,47 +95,7 @@ def kept(target: Path) -> str:
     return f" What was downloaded is kept in {part}; the same command goes on from there."
 
 
-def why_no_result(client: ApiClient, status: Status) -> str:
-    """Why a job that ended has no result, in the API's words; empty if it does not tell."""
-    if status.status != FAILED:
-        return ""
-    try:
-        client.result(status.job_id)
-    except RefusedError as error:
-        return error.message if error.status == HTTPStatus.CONFLICT else ""
-    except CliError:
-        pass
-    return ""
-
-
-def ready_status(client: ApiClient, job_id: str, patience: Patience) -> Status:
-    """The status of a job that has a result.
-
-    Raises:
-        RefusedError: it has none yet, or none any more.
-        CliError: it failed.
-    """
-    status = patience.call(lambda: client.status(job_id)).value
-    if not status.ended:
-        raise RefusedError(
-            f"The job is {status.status}, so there is no result yet."
-            f" `downloadjobs watch {job_id}` shows how far it is.",
-            status=HTTPStatus.CONFLICT,
-            code="result-not-ready",
-        )
-    if status.status in {FAILED, "cancelled"}:
-        why = why_no_result(client, status) or f"The job is {status.status} and has no result."
-        raise CliError(why, code="no-result")
-    return status
-
-
-def fresh_result(client: ApiClient, job_id: str, patience: Patience) -> Reply[Result]:
-    """A new presigned URL. Raises what `ready_status` raises."""
-    ready_status(client, job_id, patience)
-    return patience.call(lambda: client.result(job_id))
-
-
-def get(client: ApiClient, job_id: str, target: Path, options: GetOptions, output: Output) -> Got:
+def get(source: Source, target: Path, options: GetOptions, output: Output) -> Got:
     """Download a result to `target` and verify it.
 
     Raises:
@@ -145,9 +104,9 @@ def get(client: ApiClient, job_id: str, target: Path, options: GetOptions, outpu
     began = time.monotonic()
     try:
         check_target(target, force=options.force)
-        status = ready_status(client, job_id, Patience(options.patience, output.note))
+        status = source.ready(Patience(options.patience, output.note))
         with PartialFile(target) as partial:
-            fetched = _fetched(client, job_id, partial, options, output)
+            fetched = _fetched(source, partial, options, output)
             seconds = time.monotonic() - began
             report = _verified(partial, status, output) if options.verify else None
             check_target(target, force=options.force)  # somebody may have put it there meanwhile
@@ -164,13 +123,11 @@ def get(client: ApiClient, job_id: str, target: Path, options: GetOptions, outpu
     return Got(target, fetched, seconds, status.failed_files, report)
 
 
-def _fetched(
-    client: ApiClient, job_id: str, partial: PartialFile, options: GetOptions, output: Output
-) -> Fetched:
+def _fetched(source: Source, partial: PartialFile, options: GetOptions, output: Output) -> Fetched:
     with Meter("Downloading", shown=not output.as_json) as meter:
         fetcher = Fetcher(
-            job_id,
-            lambda: client.result(job_id).value.download_url,
+            source.job_id,
+            lambda: source.result().value.download_url,
             Patience(options.patience, meter.note),
             meter.reach,
             transport=options.transport,

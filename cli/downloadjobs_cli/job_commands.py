@@ -1,9 +1,10 @@
-"""The commands that speak with an API: submit, status, watch, get, cancel, check."""
+"""The commands that speak with an API: submit, status, watch, cancel, check. `get_command.py` has `get`."""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
@@ -15,6 +16,7 @@ from downloadjobs_core.job import MAX_FILES
 if TYPE_CHECKING:
     from downloadjobs_cli.answers import Reply, Status
     from downloadjobs_cli.client import ApiClient
+    from downloadjobs_cli.sources import Source
 
 DEFAULT_PATIENCE: Final = 60.0
 """Seconds; a rolling restart of the API takes less."""
@@ -97,9 +99,27 @@ def wanted_ids(file_ids: tuple[int, ...], from_file: TextIO | None) -> list[int]
 
 
 def follow(
-    client: ApiClient, job_id: str, options: Options, patience: float, timeout: float | None, *, stderr: bool
+    ask: Callable[[], Reply[Status]],
+    again: str,
+    options: Options,
+    patience: float,
+    timeout: float | None,
+    *,
+    stderr: bool,
 ) -> Reply[Status]:
-    """Watch a job to its end, and show it. Returns its last status."""
+    """Watch a job to its end, and show it.
+
+    Args:
+        ask: gets its status.
+        again: the command that shows it again, for who interrupts this one.
+        options: where to show it.
+        patience: how long to go on without an answer, in seconds.
+        timeout: how long to watch, in seconds.
+        stderr: show it on standard error.
+
+    Returns:
+        its last status.
+    """
     from downloadjobs_cli.display import display_for
     from downloadjobs_cli.errors import CliError, InterruptedByUserError
     from downloadjobs_cli.patience import Patience
@@ -108,23 +128,27 @@ def follow(
     last: Reply[Status] | None = None
     try:
         with display_for(options.output, stderr=stderr) as display:
-            watcher = Watcher(
-                lambda: client.status(job_id), Patience(patience, display.note), timeout=timeout
-            )
+            watcher = Watcher(ask, Patience(patience, display.note), timeout=timeout)
             for last in watcher.updates():
                 display.update(last)
     except KeyboardInterrupt:
-        raise InterruptedByUserError(
-            f"Interrupted. The job goes on; `downloadjobs watch {job_id}` shows it again."
-        ) from None
+        raise InterruptedByUserError(f"Interrupted. The job goes on; `{again}` shows it again.") from None
     if last is None:
         raise CliError("The API gave no status.")
     return last
 
 
+def follow_own(
+    client: ApiClient, job_id: str, options: Options, patience: float, timeout: float | None, *, stderr: bool
+) -> Reply[Status]:
+    """Watch a job of the REST API to its end, and show it. Returns its last status."""
+    again = f"downloadjobs watch {job_id}"
+    return follow(lambda: client.status(job_id), again, options, patience, timeout, stderr=stderr)
+
+
 def conclude(client: ApiClient, status: Status, options: Options, *, stderr: bool) -> ExitCode:
     """Say how a job ended, to people."""
-    from downloadjobs_cli.getting import why_no_result
+    from downloadjobs_cli.sources import why_no_result
     from downloadjobs_cli.watching import describe_end, outcome_of
 
     if not options.as_json:
@@ -165,6 +189,7 @@ def submit(
     In a pipe the id is all that goes to standard output: id=$(downloadjobs submit 10003 10010)
     """
     from downloadjobs_cli.output import counted, stdout_is_terminal, unwritable
+    from downloadjobs_cli.sources import OwnJob
 
     output = options.output
     ids = wanted_ids(file_ids, from_file)
@@ -187,11 +212,12 @@ def submit(
                 output.note(f"Fetch it:   downloadjobs get {job.job_id}")
             return ExitCode.DONE
         sys.stdout.flush()
-        last = follow(client, job.job_id, options, patience, timeout, stderr=True)
+        last = follow_own(client, job.job_id, options, patience, timeout, stderr=True)
         code = conclude(client, last.value, options, stderr=True)
         if get_to is None or last.value.status != "completed":
             return code
-        return fetch(client, job.job_id, get_to, options, patience, force=force, verify=True, stderr=True)
+        source = OwnJob(client, job.job_id)
+        return fetch(source, get_to, options, patience, force=force, verify=True, stderr=True)
 
 
 @click.command()
@@ -229,13 +255,12 @@ def watch(options: Options, job_id: str, timeout: float | None, patience: float)
     one document on a line.
     """
     with options.client() as client:
-        last = follow(client, job_id, options, patience, timeout, stderr=False)
+        last = follow_own(client, job_id, options, patience, timeout, stderr=False)
         return conclude(client, last.value, options, stderr=False)
 
 
 def fetch(
-    client: ApiClient,
-    job_id: str,
+    source: Source,
     to: str | None,
     options: Options,
     patience: float,
@@ -249,52 +274,12 @@ def fetch(
 
     output = options.output
     how = getting.GetOptions(force, verify, patience, options.transport)
-    got = getting.get(client, job_id, getting.target_path(to, job_id), how, output)
+    got = getting.get(source, getting.target_path(to, source.name), how, output)
     if output.as_json:
-        (output.line if stderr else output.document)(getting.document(got, job_id))
+        (output.line if stderr else output.document)(getting.document(got, source.job_id))
     else:
         getting.tell(got, output.note if stderr else output.say)
     return got.exit_code
-
-
-@click.command()
-@job_argument
-@click.option(
-    "-o", "--output", "to", type=ResultPath(), metavar="PATH|DIR", help="Where to; by default JOB.zip here."
-)
-@click.option("--no-verify", is_flag=True, help="Do not read the zip through after the download.")
-@click.option("--force", is_flag=True, help="Replace PATH if it exists.")
-@click.option("--url", "print_url", is_flag=True, help="Print the presigned URL, a secret, and get nothing.")
-@patience_option
-@shared_options()
-@click.pass_obj
-def get(
-    options: Options,
-    job_id: str,
-    to: str | None,
-    patience: float,
-    *,
-    no_verify: bool,
-    force: bool,
-    print_url: bool,
-) -> ExitCode:
-    """Download a job's result and verify it: every member's CRC-32, and the manifest.
-
-    A download that broke, or was interrupted, goes on where it was when the same command is run again.
-    Exits with 1 if files are missing in the result.
-    """
-    with options.client() as client:
-        if not print_url:
-            return fetch(client, job_id, to, options, patience, force=force, verify=not no_verify)
-        from downloadjobs_cli.getting import fresh_result
-        from downloadjobs_cli.patience import Patience
-
-        reply = fresh_result(client, job_id, Patience(patience, options.output.note))
-        if options.as_json:
-            options.output.document(reply.document)
-        else:
-            options.output.value(reply.value.download_url)
-        return ExitCode.DONE
 
 
 @click.command()
@@ -338,4 +323,4 @@ def cancel(options: Options, job_id: str) -> ExitCode:
     return ExitCode.DONE
 
 
-COMMANDS: Final = (submit, status, watch, get, cancel, check)
+COMMANDS: Final = (submit, status, watch, cancel, check)

@@ -8,14 +8,15 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import click
 
-from downloadjobs_cli import dead_commands, job_commands, local_commands
+from downloadjobs_cli import dead_commands, get_command, job_commands, local_commands
 from downloadjobs_cli.errors import CliError, InterruptedByUserError, translated
 from downloadjobs_cli.exit_codes import ExitCode
-from downloadjobs_cli.options import Options, shared_options
+from downloadjobs_cli.options import Options, cluster_options, shared_options
 from downloadjobs_cli.output import unwritable
 from downloadjobs_core import __version__
 from downloadjobs_core.errors import DownloadJobsError
@@ -64,6 +65,7 @@ def _printing(error: OSError) -> bool:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
+@cluster_options
 @shared_options(environment=True)
 @click.pass_context
 def cli(ctx: click.Context) -> None:
@@ -73,11 +75,17 @@ def cli(ctx: click.Context) -> None:
     Try it here:       downloadjobs demo     or: downloadjobs up
     Ask for files:     downloadjobs submit 10003 10010 --wait
     Fetch the result:  downloadjobs get JOB
+    In a cluster:      kubectl downloadjobs get dj/NAME
     """  # noqa: D301 - \b is click's mark for lines it must not join
     ctx.ensure_object(Options)
 
 
-for command in (*job_commands.COMMANDS, *dead_commands.COMMANDS, *local_commands.COMMANDS):
+for command in (
+    *job_commands.COMMANDS,
+    *get_command.COMMANDS,
+    *dead_commands.COMMANDS,
+    *local_commands.COMMANDS,
+):
     cli.add_command(command)
 
 
@@ -90,7 +98,7 @@ def run(arguments: list[str] | None = None, options: Options | None = None) -> i
     """
     options = options or Options()
     try:
-        outcome = cli.main(arguments, prog_name="downloadjobs", standalone_mode=False, obj=options)
+        outcome = cli.main(arguments, prog_name=program_name(), standalone_mode=False, obj=options)
     except click.UsageError as error:
         if "--json" in (sys.argv[1:] if arguments is None else arguments):
             options.as_json = options.output.as_json = True
@@ -110,6 +118,11 @@ def run(arguments: list[str] | None = None, options: Options | None = None) -> i
         options.output.error(InterruptedByUserError("Interrupted."))
         return ExitCode.INTERRUPTED
     return exit_code_of(outcome)
+
+
+def program_name() -> str:
+    """What the user typed: kubectl runs a program `kubectl-downloadjobs` as its own subcommand."""
+    return "kubectl downloadjobs" if Path(sys.argv[0]).stem == "kubectl-downloadjobs" else "downloadjobs"
 
 
 def exit_code_of(outcome: Any) -> int:  # noqa: ANN401 - what a command returned

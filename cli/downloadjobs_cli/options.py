@@ -36,6 +36,10 @@ class Options:
         api: where the API is, without a slash at the end.
         user: who asks; None to let the API decide whether it must know.
         token: a bearer token.
+        api_given: whether the user said where the API is.
+        namespace: where a DownloadJob is; None for that of the context.
+        context: of the kubeconfig; None for the current one.
+        kubeconfig: its path; None for kubectl's own choice.
         as_json: print JSON.
         transport: stands in for the network in tests.
         output: where to print.
@@ -44,6 +48,10 @@ class Options:
     api: str = DEFAULT_API
     user: str | None = None
     token: str | None = None
+    api_given: bool = False
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
     as_json: bool = False
     transport: httpx.BaseTransport | None = None
     output: Output = field(init=False)
@@ -57,6 +65,7 @@ class Options:
         if value is None or value is False:
             return
         setattr(self, name, value)
+        self.api_given |= name == "api"
         self.output.as_json = self.as_json
 
     def client(self) -> ApiClient:
@@ -141,6 +150,26 @@ def _take(ctx: click.Context, param: click.Parameter, value: Any) -> None:  # no
 json_option = click.option(
     "--json", "as_json", is_flag=True, expose_value=False, callback=_take, help="Print JSON, for scripts."
 )
+
+
+def cluster_options(function: AnyFunction) -> AnyFunction:
+    """Add the options by which kubectl is told where to go, under the names they have there."""
+    for option in (
+        click.option(
+            "--kubeconfig", metavar="FILE", expose_value=False, callback=_take,
+            help="Which kubeconfig, for dj/NAME.",
+        ),
+        click.option(
+            "--context", metavar="C", expose_value=False, callback=_take,
+            help="Which context of the kubeconfig, for dj/NAME.",
+        ),
+        click.option(
+            "-n", "--namespace", metavar="N", expose_value=False, callback=_take,
+            help="The DownloadJob's namespace, for dj/NAME.",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
 
 
 def shared_options(*, environment: bool = False) -> Callable[[AnyFunction], AnyFunction]:

@@ -34,6 +34,15 @@ class NotOwnerError(DownloadJobsError):
         super().__init__(f"The job {job_id} belongs to another user.")
 
 
+class ClaimUnknownError(DownloadJobsError):
+    """No claim stands for this job; why not is told to nobody, so that there is nothing to probe."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No such claim stands: it is not taken in yet, its time is over, or it is on another job."
+        )
+
+
 class PriorityTooHighError(DownloadJobsError):
     """The user may not ask for this class."""
 

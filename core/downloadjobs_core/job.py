@@ -27,6 +27,16 @@ MAX_FILES: Final = 1_000
 """The contract's limits: 1 to 1,000 ids from 10,000 to 100,000,000."""
 
 
+RECORD_FIELDS: Final = (
+    "id", "user", "state", "priority", "kind", "source", "reader", "mirror", "suspended",
+    "total_file_ids", "files_total", "files_done", "files_failed", "bytes_done", "bytes_total",
+    "attempt", "failures", "max_attempts", "deliveries", "worker",
+    "created_us", "started_us", "leased_us", "updated_us", "finished_us", "due_us", "expires_us",
+    "result_key", "result_bytes", "error_code", "error_message",
+)  # fmt: skip
+"""What those read who watch many jobs: all but the file ids, which are most of a record's bytes."""
+
+
 def job_key(job_id: str) -> str:
     """The key of a job's hash."""
     return f"{ROOT}:job:{job_id}"
@@ -61,6 +71,12 @@ class NewJob:
     max_attempts: int
     priority: Priority = Priority.NORMAL
     source: str = "rest"
+    reader: str = ""
+    """A user who may see the job and fetch its result beside its own, who is charged for it."""
+    suspended: bool = False
+    """It is held from the start."""
+    result_ttl_seconds: int = 0
+    """How long its result is kept; 0 for the queue's own rule."""
     request_id: str = ""
     traceparent: str = ""
     """The W3C trace context the job was asked for in, continued by its worker."""
@@ -74,6 +90,7 @@ class NewJob:
             "total_file_ids", self.total_file_ids,
             "files_total", len(self.file_ids),
             "max_attempts", self.max_attempts,
+            "result_ttl_seconds", self.result_ttl_seconds,
             "request_id", self.request_id,
             "traceparent", self.traceparent,
         ]  # fmt: skip
@@ -87,7 +104,7 @@ class NewJob:
         """
         return [
             self.job_id, self.user, self.priority.value, len(self.file_ids), max_queued, index_seconds,
-            *self.fields(),
+            self.reader, int(self.suspended), *self.fields(),
         ]  # fmt: skip
 
 
@@ -102,6 +119,10 @@ class Job:
     kind: str = ""
     """`maintenance` for the queue's own tasks, whose `job_id` is the task's name."""
     source: str = "rest"
+    reader: str = ""
+    """Who may see it and fetch its result beside its user; empty for nobody."""
+    mirror: str = ""
+    """The uid of the DownloadJob that shows a job that came by REST (the operator's `mirrors.py`)."""
     suspended: bool = False
     """It is held, or will be when it comes back to the queue."""
     file_ids: tuple[int, ...] = ()
@@ -122,12 +143,15 @@ class Job:
     worker: str = ""
     created_us: int = 0
     started_us: int = 0
+    leased_us: int = 0
     updated_us: int = 0
     finished_us: int = 0
     due_us: int = 0
     expires_us: int = 0
     result_key: str = ""
     result_bytes: int = 0
+    result_ttl_seconds: int = 0
+    """How long its result is kept; 0 for the queue's own rule."""
     error_code: str = ""
     error_message: str = ""
     request_id: str = ""
@@ -150,6 +174,8 @@ class Job:
             priority=Priority(values.get("priority", Priority.NORMAL)),
             kind=text("kind"),
             source=text("source"),
+            reader=text("reader"),
+            mirror=text("mirror"),
             suspended=text("suspended") == "1",
             file_ids=tuple(json.loads(values.get("file_ids") or "[]")),
             total_file_ids=number("total_file_ids"),
@@ -166,17 +192,23 @@ class Job:
             worker=text("worker"),
             created_us=number("created_us"),
             started_us=number("started_us"),
+            leased_us=number("leased_us"),
             updated_us=number("updated_us"),
             finished_us=number("finished_us"),
             due_us=number("due_us"),
             expires_us=number("expires_us"),
             result_key=text("result_key"),
             result_bytes=number("result_bytes"),
+            result_ttl_seconds=number("result_ttl_seconds"),
             error_code=text("error_code"),
             error_message=text("error_message"),
             request_id=text("request_id"),
             traceparent=text("traceparent"),
         )
+
+    def may_be_seen_by(self, user: str) -> bool:
+        """Whether it is the user's own, or one that they may fetch the result of."""
+        return user in {self.user, self.reader}
 
     @property
     def is_maintenance(self) -> bool:

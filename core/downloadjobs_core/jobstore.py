@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from downloadjobs_core.counts import Counts
 from downloadjobs_core.errors import JobNotFoundError, TooManyQueuedError
-from downloadjobs_core.job import Job, NewJob, job_key
+from downloadjobs_core.job import RECORD_FIELDS, Job, NewJob, job_key
 from downloadjobs_core.leases import SECOND_US, QueuePolicy, translated_errors
 from downloadjobs_core.scripts import ROOT, AsyncScripts
 from downloadjobs_core.states import JobState
@@ -29,7 +30,8 @@ FIRST_SERVICE_SECONDS: Final = 10.0
 PROBE_SECONDS: Final = 60
 
 _STATUS_FIELDS: Final = (
-    "user", "state", "files_done", "files_total", "files_failed", "bytes_done", "bytes_total", "updated_us",
+    "user", "reader", "state", "files_done", "files_total", "files_failed",
+    "bytes_done", "bytes_total", "updated_us",
 )  # fmt: skip
 
 
@@ -38,6 +40,7 @@ class JobStatus:
     """The part of a job's record that a status answer shows."""
 
     user: str
+    reader: str
     state: JobState
     files_done: int
     files_total: int
@@ -45,6 +48,10 @@ class JobStatus:
     bytes_done: int
     bytes_total: int
     updated_us: int
+
+    def may_be_seen_by(self, user: str) -> bool:
+        """Whether it is the user's own, or one that they may fetch the result of."""
+        return user in {self.user, self.reader}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +136,25 @@ class JobStore:
 
     async def cancel(self, job_id: str, *, code: str, message: str) -> Changed:
         """Cancel a job, wherever it is; one that has ended stays as it is. Raises `JobNotFoundError`."""
+        return await self._change("cancel", job_id, code, message, *self._afterwards)
+
+    async def withdraw(self, job_id: str, *, code: str, message: str, remove_result: bool) -> Changed:
+        """Cancel a job, or have its result removed if it has ended. Raises `JobNotFoundError`."""
+        return await self._change("withdraw", job_id, code, message, *self._afterwards, int(remove_result))
+
+    @property
+    def _afterwards(self) -> tuple[int, int]:
+        """How long a cancelled job's record is kept (s), and after what time its remains are swept (us)."""
         policy = self._policy
-        return await self._change(
-            "cancel",
-            job_id,
-            code,
-            message,
-            policy.record_ttl_seconds,
-            int(policy.orphan_grace_seconds * SECOND_US),
-        )
+        return policy.record_ttl_seconds, int(policy.orphan_grace_seconds * SECOND_US)
+
+    async def name_mirror(self, job_id: str, *, instead_of: str, mirror: str) -> bool:
+        """Note which DownloadJob shows a job; False if another one does. Raises `JobNotFoundError`."""
+        with translated_errors():
+            named = await self._scripts.run("mirror", job_id, instead_of, mirror)
+        if named < 0:
+            raise JobNotFoundError(job_id)
+        return bool(named)
 
     async def suspend(self, job_id: str) -> Changed:
         """Hold a job before it starts; one that runs goes on. Raises `JobNotFoundError`."""
@@ -165,6 +182,37 @@ class JobStore:
         with translated_errors():
             values = cast("dict[str, str]", await self._redis.hgetall(job_key(job_id)))
         return Job.from_hash(values) if values else None
+
+    async def records(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
+        """The records of several jobs in one round trip, without their file ids; None where there is none.
+
+        A damaged record, or a newer release's, is left out.
+        """
+        with translated_errors():
+            pipeline = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                _ = pipeline.hmget(job_key(job_id), *RECORD_FIELDS)
+            rows = cast("list[list[str | None]]", await pipeline.execute())
+        found: dict[str, Job | None] = {}
+        for job_id, row in zip(job_ids, rows, strict=True):
+            with suppress(KeyError, ValueError):
+                values = {name: value for name, value in zip(RECORD_FIELDS, row, strict=True) if value}
+                found[job_id] = Job.from_hash(values) if values else None
+        return found
+
+    async def epoch(self) -> str:
+        """What a wipe of Redis takes away; empty until the first job after it."""
+        with translated_errors():
+            return cast("str | None", await self._redis.hget(f"{ROOT}:queue", "epoch")) or ""
+
+    async def unfinished(self) -> list[str]:
+        """The ids of all jobs that wait or run."""
+        with translated_errors():
+            pipeline = self._redis.pipeline(transaction=False)
+            _ = pipeline.zrange(f"{ROOT}:waiting", 0, -1)
+            _ = pipeline.zrange(f"{ROOT}:leased", 0, -1)
+            waiting, leased = cast("list[list[str]]", await pipeline.execute())
+        return list(dict.fromkeys((*waiting, *leased)))
 
     async def status(self, job_id: str) -> JobStatus | None:
         """The status of a job as Redis has it now, or None if there is no such job."""
@@ -220,7 +268,7 @@ class JobStore:
 
 
 def _status_from(row: Sequence[str | None]) -> JobStatus | None:
-    user, state, *numbers = row
+    user, reader, state, *numbers = row
     if user is None or state is None:
         return None
-    return JobStatus(user, JobState(state), *(int(number or 0) for number in numbers))
+    return JobStatus(user, reader or "", JobState(state), *(int(number or 0) for number in numbers))

@@ -172,10 +172,10 @@ class LeaseStore:
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """End a job. Raises `LeaseLostError`, and then nothing was changed."""
-        keep_us = self.policy.result_ttl_seconds * SECOND_US if outcome.result_key else 0
-        self._fenced(
-            "finish", job, outcome.state.value, keep_us, self.policy.record_ttl_seconds, *outcome.fields()
-        )
+        result_seconds = job.result_ttl_seconds or self.policy.result_ttl_seconds
+        keep_us = result_seconds * SECOND_US if outcome.result_key else 0
+        record_seconds = max(self.policy.record_ttl_seconds, result_seconds if outcome.result_key else 0)
+        self._fenced("finish", job, outcome.state.value, keep_us, record_seconds, *outcome.fields())
 
     def retry_later(self, job: Job, *, delay_seconds: float, code: str, message: str) -> None:
         """End an attempt that failed and place the next one. Raises `LeaseLostError`."""

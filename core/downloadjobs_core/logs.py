@@ -57,6 +57,11 @@ def _without_library_extras(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     event.pop("color_message", None)  # uvicorn's copy of its message with terminal colours
+    if "k8s_ref" in event:  # kopf's, with all of its settings in every line
+        event.pop("settings", None)
+        event.pop("k8s_skip", None)
+        reference = event.pop("k8s_ref")
+        event["namespace"], event["name"] = reference.get("namespace"), reference.get("name")
     return event
 
 

@@ -7,6 +7,7 @@ reads only what it needs. Names and defaults: `docs/settings.md`.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from downloadjobs_core.leases import QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig
+from downloadjobs_core.states import Priority
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 
@@ -99,6 +101,21 @@ def _bucket(value: str) -> str:
     return value
 
 
+def _ceilings(value: object) -> object:
+    """One class for everybody, or JSON: the class by user, `*` for everybody else."""
+    if not isinstance(value, str):
+        return value
+    if value in set(Priority):
+        return {"*": value}
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError(
+            'must be low, normal or high, or JSON such as {"*": "normal", "ada": "high"}'
+        ) from None
+
+
+Ceilings = Annotated[dict[str, Priority], NoDecode, BeforeValidator(_ceilings)]
 Origin = Annotated[str, BeforeValidator(_origin)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Bucket = Annotated[str, BeforeValidator(_bucket)]

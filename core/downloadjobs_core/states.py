@@ -10,6 +10,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from downloadjobs_core.errors import PriorityTooHighError
+
 
 class JobState(StrEnum):
     """Where a job stands; the values are those on the wire of `/v1/jobs` and in Redis."""
@@ -30,6 +32,26 @@ class Priority(StrEnum):
     HIGH = "high"
     NORMAL = "normal"
     LOW = "low"
+
+
+def allowed_priority(owner: str, asked: Priority | None, ceilings: Mapping[str, Priority]) -> Priority:
+    """The class that a job gets: the one asked for, or normal, or lower where its owner may have no more.
+
+    Args:
+        owner: a user, or a namespace.
+        asked: None for no wish.
+        ceilings: the highest class by owner; `*` for everybody else.
+
+    Raises:
+        PriorityTooHighError: more was asked for than the owner may have.
+    """
+    ceiling = ceilings.get(owner, ceilings.get("*", Priority.NORMAL))
+    order = list(Priority)  # from the highest
+    if asked is None:
+        return max(ceiling, Priority.NORMAL, key=order.index)
+    if order.index(asked) < order.index(ceiling):
+        raise PriorityTooHighError(asked.value, ceiling.value)
+    return asked
 
 
 TRANSITIONS: Final[Mapping[JobState, frozenset[JobState]]] = MappingProxyType(

@@ -48,6 +48,7 @@ from downloadjobs_core.upkeep import Task
 from downloadjobs_worker import manifest
 from downloadjobs_worker.attempt import failure_of
 from downloadjobs_worker.reading import CHUNK_BYTES
+from downloadjobs_operator.settings import OperatorSettings
 from downloadjobs_worker.settings import WorkerSettings
 from downloadjobs_worker.uploading import MOST_HELD, PARTS_AIM
 
@@ -145,6 +146,12 @@ SHARED = section(page("settings.md"), "The API and the workers")
 SETTINGS: list[tuple[type[BaseSettings], str]] = [
     (ApiSettings, SHARED + section(page("settings.md"), "The API")),
     (WorkerSettings, SHARED + section(page("settings.md"), "The worker")),
+    (
+        OperatorSettings,
+        "".join(
+            section(page("settings.md"), title) for title in ("General", "Redis", "The queue", "The operator")
+        ),
+    ),
 ]
 
 
@@ -158,7 +165,7 @@ def settings_rows(text: str) -> dict[str, tuple[str, str]]:
 def shown_default(default: object) -> str:
     """A default as the page shows it."""
     match default:
-        case None:
+        case None | ():
             return NOT_SET
         case bool():
             return f"`{str(default).lower()}`"
@@ -195,13 +202,13 @@ def shown_limits(field: FieldInfo) -> str:
     return f"{found['ge']} or more" if "ge" in found else ""
 
 
-@pytest.mark.parametrize(("model", "text"), SETTINGS, ids=["api", "worker"])
+@pytest.mark.parametrize(("model", "text"), SETTINGS, ids=["api", "worker", "operator"])
 def test_settings_are_all_told(model: type[BaseSettings], text: str) -> None:
     """settings.md has every setting that a process reads, and no other."""
     assert set(settings_rows(text)) == {name.upper() for name in model.model_fields}
 
 
-@pytest.mark.parametrize(("model", "text"), SETTINGS, ids=["api", "worker"])
+@pytest.mark.parametrize(("model", "text"), SETTINGS, ids=["api", "worker", "operator"])
 def test_settings_have_their_defaults_and_limits(model: type[BaseSettings], text: str) -> None:
     """settings.md has the default of each setting, and what it may be, as the process has them."""
     told = settings_rows(text)

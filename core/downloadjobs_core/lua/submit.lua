@@ -4,11 +4,12 @@
 -- time or where its user's earlier jobs end, whichever is later, and its user's time moves on by its cost.
 --
 -- KEYS[1] root            writes job:<id>, ready:<priority>, finish:<priority>, waiting, waiting_by_user,
---                         user:<user>:jobs, wake, events, queue, maintenance
+--                         user:<user>:jobs, suspended, wake, events, queue, maintenance
 -- ARGV[1] job id          ARGV[2] user            ARGV[3] priority
 -- ARGV[4] distinct files  ARGV[5] the most jobs of one user that may wait
 -- ARGV[6] seconds that the list of a user's jobs is kept after the last one
--- ARGV[7..] pairs of field and value for the job's hash
+-- ARGV[7] another user who may see it, or ''         ARGV[8] 1 to hold it from the start
+-- ARGV[9..] pairs of field and value for the job's hash
 -- Reply   {1, jobs ahead, slots, mean service time in us}, {0, state, user} if it exists,
 --         or {-1, the user's waiting jobs} if they are too many
 
@@ -38,16 +39,31 @@ for _, class in ipairs(PRIORITIES) do
 end
 local slots = math.max(1, tonumber(queue[3] or 0))
 local starts = ahead / slots * service
+local held = ARGV[8] == '1'
+
+local function list_for(reader)
+  local list = key('user:' .. reader .. ':jobs')
+  redis.call('ZADD', list, int(now), id)
+  redis.call('ZREMRANGEBYSCORE', list, '-inf', int(now - 2000000 * tonumber(ARGV[6])))
+  redis.call('EXPIRE', list, ARGV[6])
+end
 
 redis.call('HSET', job_key(id), 'id', id, 'user', user, 'priority', priority, 'state', 'queued',
-  'place', 'ready', 'created_us', int(now), 'updated_us', int(now), 'score', int(score),
+  'place', held and 'suspended' or 'ready', 'created_us', int(now), 'updated_us', int(now), 'score', int(score),
   'charged_us', int(cost), 'expected_wait_us', int(starts), 'attempt', 0, 'failures', 0, 'deliveries', 0,
-  'files_done', 0, 'bytes_done', 0, unpack(ARGV, 7))
-redis.call('ZADD', key('user:' .. user .. ':jobs'), int(now), id)
-redis.call('ZREMRANGEBYSCORE', key('user:' .. user .. ':jobs'), '-inf', int(now - 2000000 * tonumber(ARGV[6])))
-redis.call('EXPIRE', key('user:' .. user .. ':jobs'), ARGV[6])
+  'files_done', 0, 'bytes_done', 0, unpack(ARGV, 9))
+list_for(user)
+if ARGV[7] ~= '' and ARGV[7] ~= user then
+  redis.call('HSET', job_key(id), 'reader', ARGV[7])
+  list_for(ARGV[7])
+end
 begin_waiting(id, user, int(now))
-redis.call('ZADD', ready_key(priority), int(score), entry_of(id, now))
-wake()
+if held then
+  redis.call('HSET', job_key(id), 'suspended', 1)
+  redis.call('ZADD', key('suspended'), int(now), id)
+else
+  redis.call('ZADD', ready_key(priority), int(score), entry_of(id, now))
+  wake()
+end
 emit(id, 'queued', 'queued', now, 'user', user)
 return {1, ahead, slots, int(service)}

@@ -18,6 +18,7 @@ import click
 import httpx
 import pytest
 
+from downloadjobs_cli.get_command import DownloadJobName, JobReference
 from downloadjobs_cli.job_commands import read_ids
 from downloadjobs_cli.main import run
 from downloadjobs_cli.options import Options
@@ -368,6 +369,31 @@ def test_get_to_a_folder_that_is_not_there(call: Call, capsys: pytest.CaptureFix
     """A path that cannot be written is said in a sentence."""
     assert call("get", "j1", "-o", "nowhere/x.zip") == 1
     assert "cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["dj", "djob", "downloadjob", "downloadjobs.downloadjobs.dev", "DJ"])
+def test_a_download_job_has_kubectls_names(kind: str) -> None:
+    """Every name that kubectl knows the kind by, in any case, stands before a DownloadJob's."""
+    assert JobReference()(f"{kind}/films.2") == DownloadJobName("films.2")
+
+
+@pytest.mark.parametrize("word", ["pod/x", "dj/", "dj/X", "dj/-x", "dj/x/y", "/x", "dj/" + "x" * 254])
+def test_what_is_no_job_is_refused(word: str) -> None:
+    """A slash is for dj/NAME only, whose name is one that Kubernetes allows."""
+    with pytest.raises(click.BadParameter):
+        JobReference()(word)
+
+
+def test_get_waits_for_a_job(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """--wait watches the job first; an existing file is refused before."""
+    api.states = ["processing", "completed"]
+    assert call("get", "j1", "--wait") == 0
+    captured = capsys.readouterr()
+    assert "processing" in captured.err
+    assert "Verified: 1 file" in captured.out
+    api.requests.clear()
+    assert call("get", "j1", "--wait") == 2
+    assert api.requests == []
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "link", "dangling", "pipe-link"])

@@ -156,3 +156,22 @@ end
 local function sweep_later(now, after_us)
   redis.call('ZADD', key('maintenance'), 'LT', int(now + after_us), 'sweep-orphans')
 end
+
+-- Cancels a job that has not ended, wherever it is; an attempt under way loses its token at once. The job's
+-- record is kept for `keep` seconds, and what an attempt may have left is swept after `sweep_us`.
+local function cancel(id, now, code, message, keep, sweep_us)
+  local job = redis.call('HMGET', job_key(id), 'user', 'token', 'priority', 'charged_us', 'leased_us')
+  if job[2] then
+    sweep_later(now, sweep_us)
+    settle(job[1], job[3], job[4], job[5], now)
+    release(id, job[1])
+  else
+    take_out(id)
+    end_waiting(id, job[1])
+  end
+  redis.call('HSET', job_key(id), 'state', 'cancelled', 'place', '', 'finished_us', int(now),
+    'updated_us', int(now), 'error_code', code, 'error_message', message)
+  redis.call('HDEL', job_key(id), 'due_us')
+  redis.call('EXPIRE', job_key(id), keep)
+  emit(id, 'cancelled', 'cancelled', now, 'user', job[1], 'error_code', code)
+end

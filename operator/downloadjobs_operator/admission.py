@@ -1,0 +1,102 @@
+"""What a DownloadJob may ask for, and the job it becomes. Pure: it knows the rules, no server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from downloadjobs_core.errors import PriorityTooHighError
+from downloadjobs_core.job import NewJob, distinct
+from downloadjobs_core.states import Priority, allowed_priority
+from downloadjobs_operator.downloadjob import DownloadJob, RefusedError
+from downloadjobs_operator.settings import EVERYWHERE
+
+SOURCE: Final = "kubernetes"
+
+OWNER_PREFIX: Final = "k8s:"
+"""Jobs of DownloadJobs belong to their namespace, as this and its name. The API accepts no such user."""
+
+MOST_ATTEMPTS: Final = 20
+"""As the schema has it: a backoffLimit of 19."""
+
+USER_ID: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionRules:
+    """What the installation allows.
+
+    Attributes:
+        user_id_namespaces: where a DownloadJob may name a user; `*` for all.
+        priority_ceilings: the highest class by namespace; `*` for all others.
+        mirrors_in: the namespace of mirrors, where nothing is ever submitted.
+    """
+
+    user_id_namespaces: Sequence[str] = ()
+    priority_ceilings: Mapping[str, Priority] = field(default_factory=dict)
+    mirrors_in: str | None = None
+
+
+def owner_of(namespace: str) -> str:
+    """The user that a namespace's jobs are charged to."""
+    return f"{OWNER_PREFIX}{namespace}"
+
+
+def admit(dj: DownloadJob, file_ids: Sequence[int], rules: AdmissionRules) -> NewJob:
+    """The job that a DownloadJob becomes; its id is the object's uid, so that submitting twice is one job.
+
+    Raises:
+        RefusedError: it may not be, as things are.
+    """
+    if dj.namespace == rules.mirrors_in:
+        raise RefusedError(
+            "NotAMirror",
+            f"The namespace {dj.namespace} only shows jobs that came by REST, and nobody but the operator"
+            " creates DownloadJobs in it. Create this one in another namespace.",
+        )
+    allowed = rules.user_id_namespaces
+    if dj.user_id and dj.namespace not in allowed and EVERYWHERE not in allowed:
+        raise RefusedError(
+            "UserIdNotAllowed",
+            f"DownloadJobs in the namespace {dj.namespace} may not name a user. Leave spec.userId out, or"
+            " have whoever runs downloadjobs add the namespace to operator.userIdNamespaces; then create it"
+            " again.",
+        )
+    if dj.user_id and (dj.user_id.startswith(OWNER_PREFIX) or not USER_ID.fullmatch(dj.user_id)):
+        raise RefusedError(
+            "InvalidUserId",
+            f"spec.userId must be 1 to 128 visible ASCII characters without a comma, and not begin with"
+            f" {OWNER_PREFIX}. Create another DownloadJob.",
+        )
+    if not 0 <= dj.backoff_limit < MOST_ATTEMPTS:
+        raise RefusedError(
+            "InvalidBackoffLimit",
+            f"spec.backoffLimit must be from 0 to {MOST_ATTEMPTS - 1}. Create another DownloadJob.",
+        )
+    try:
+        asked = Priority(dj.priority) if dj.priority else None
+        priority = allowed_priority(dj.namespace, asked, rules.priority_ceilings)
+    except PriorityTooHighError as error:
+        raise RefusedError(
+            "PriorityTooHigh",
+            f"{error} Create another DownloadJob, or have whoever runs downloadjobs raise the ceiling of the"
+            f" namespace {dj.namespace}.",
+        ) from None
+    except ValueError:
+        raise RefusedError(
+            "InvalidPriority", "spec.priority must be low, normal or high. Create another DownloadJob."
+        ) from None
+    return NewJob(
+        job_id=dj.uid,
+        user=owner_of(dj.namespace),
+        reader=dj.user_id,
+        file_ids=distinct(file_ids),
+        total_file_ids=len(file_ids),
+        max_attempts=dj.backoff_limit + 1,
+        priority=priority,
+        source=SOURCE,
+        suspended=dj.suspend,
+        result_ttl_seconds=dj.expiration_seconds,
+    )

@@ -1,0 +1,114 @@
+"""What happens to a DownloadJob because time passes: its deadline, and its end of life after it has finished.
+
+One task and one heap serve all objects. When an alarm is due is a function of the
+object (`next_alarm`), asked again when it rings: an entry that is out of date does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Any, Final
+
+from downloadjobs_core import logs
+from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_operator.conditions import Type, is_true
+from downloadjobs_operator.downloadjob import DownloadJob, seconds_of
+from downloadjobs_operator.kube import DownloadJobs, KubernetesError, ObjectGoneError
+from downloadjobs_operator.reconciling import Reconciler
+from downloadjobs_operator.status import is_finished
+from downloadjobs_operator.tracking import Tracked, Tracking
+
+RETRY_SECONDS: Final = 5.0
+"""When what could not be done is tried again."""
+
+LONGEST_SLEEP: Final = 3600.0
+
+log = logs.logger(__name__)
+
+
+class Alarm(Enum):
+    """What is due."""
+
+    DEADLINE = auto()
+    """`activeDeadlineSeconds` after its start, the job is cancelled."""
+    END_OF_LIFE = auto()
+    """`ttlSecondsAfterFinished` after its end, the object is deleted."""
+
+
+def next_alarm(dj: DownloadJob, status: Mapping[str, Any]) -> tuple[float, Alarm] | None:
+    """When the next thing happens to an object by itself, in seconds since 1970, and what; None for never."""
+    if dj.deleted_at is not None:
+        return None
+    if is_finished(status):
+        ended = seconds_of(status.get("completionTime"))
+        if ended is None or dj.ttl_seconds is None:
+            return None
+        return ended + dj.ttl_seconds, Alarm.END_OF_LIFE
+    started = seconds_of(status.get("startTime"))
+    if started is None or dj.deadline_seconds is None or is_true(status, Type.SUSPENDED):
+        return None
+    return started + dj.deadline_seconds, Alarm.DEADLINE
+
+
+class Alarms:
+    """Rings when something is due. `set` may be called as often as an object changes."""
+
+    def __init__(self, tracking: Tracking, cluster: DownloadJobs, reconciler: Reconciler) -> None:
+        self._tracking = tracking
+        self._cluster = cluster
+        self._reconciler = reconciler
+        self._heap: list[tuple[float, str]] = []
+        self._at: dict[str, float] = {}
+        self._changed = asyncio.Event()
+
+    def set(self, tracked: Tracked) -> None:
+        """Note when an object's next alarm is due."""
+        alarm = next_alarm(tracked.dj, tracked.status)
+        uid = tracked.dj.uid
+        if alarm is None:
+            self._at.pop(uid, None)
+            return
+        if self._at.get(uid) != alarm[0]:
+            self._at[uid] = alarm[0]
+            heapq.heappush(self._heap, (alarm[0], uid))
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Ring, until cancelled."""
+        while True:
+            wait = self._heap[0][0] - time.time() if self._heap else LONGEST_SLEEP
+            if wait > 0:
+                self._changed.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), min(wait, LONGEST_SLEEP))
+                continue
+            at, uid = heapq.heappop(self._heap)
+            if self._at.get(uid) == at:
+                del self._at[uid]
+                await self._ring(uid)
+
+    async def _ring(self, uid: str) -> None:
+        tracked = self._tracking.get(uid)
+        alarm = next_alarm(tracked.dj, tracked.status) if tracked is not None else None
+        if tracked is None or alarm is None:
+            return
+        if alarm[0] > time.time():
+            self.set(tracked)
+            return
+        try:
+            if alarm[1] is Alarm.DEADLINE:
+                await self._reconciler.expire(tracked)
+            else:
+                await self._cluster.delete(tracked.dj)
+                log.info("deleted after its time", namespace=tracked.dj.namespace, name=tracked.dj.name)
+        except ObjectGoneError:
+            self._tracking.forget(uid)
+        except (DownloadJobsError, KubernetesError) as error:
+            log.warning("an alarm could not be carried out; it is tried again", error=str(error))
+            self._at[uid] = time.time() + RETRY_SECONDS
+            heapq.heappush(self._heap, (self._at[uid], uid))

@@ -1,0 +1,102 @@
+"""The Events of a DownloadJob: one for each transition, derived from two statuses.
+
+A job may pass through several states between two looks at it; what must have
+happened in between is told as well. An Event's name is made of what it tells, so
+that an operator that was restarted tells nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from downloadjobs_operator.conditions import Type, is_true, reason_of
+from downloadjobs_operator.downloadjob import API_VERSION, KIND, DownloadJob, moment_of
+from downloadjobs_operator.status import is_finished
+
+COMPONENT: Final = "downloadjobs-operator"
+_NAME_LENGTH: Final = 253
+_MESSAGE_LENGTH: Final = 1024
+"""The API server refuses longer ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """One Event: its reason, its text, and what tells it from others of the same reason."""
+
+    reason: str
+    message: str
+    warning: bool = False
+    occasion: str = ""
+
+
+def announcements(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Announcement]:
+    """What happened between two statuses of one object, in order."""
+    told: list[Announcement] = []
+    if new.get("jobId") and not old.get("jobId"):
+        told.append(Announcement("Queued", f"Queued as job {new['jobId']}."))
+    attempts, before = _attempts(new), _attempts(old)
+    # After a wipe of Redis the job begins again at none; then there is nothing to tell but that.
+    if attempts > before:
+        worker = f" by {new['worker']}" if new.get("worker") else ""
+        told.append(Announcement("Started", f"Attempt {attempts} was begun{worker}.", occasion=str(attempts)))
+    message = str(new.get("message", ""))
+    if new.get("phase") == "Retrying" and (old.get("phase") != "Retrying" or attempts > before):
+        told.append(Announcement("Retrying", message, warning=True, occasion=str(attempts)))
+    waiting = reason_of(new, Type.QUEUED)
+    if waiting == "QuotaExceeded" and reason_of(old, Type.QUEUED) != waiting:
+        told.append(Announcement(waiting, message, warning=True, occasion=str(new.get("observedGeneration"))))
+    if is_finished(new) and not is_finished(old):
+        told.append(_ending(new, message))
+    if new.get("phase") == "Expired" and old.get("phase") != "Expired":
+        told.append(Announcement("ResultExpired", message))
+    return told
+
+
+def _ending(new: Mapping[str, Any], message: str) -> Announcement:
+    occasion = str(new.get("completionTime"))
+    outcome = reason_of(new, Type.FINISHED)
+    if is_true(new, Type.FAILED):
+        return Announcement("Failed", message, warning=True, occasion=occasion)
+    if outcome == "Cancelled":
+        return Announcement("Cancelled", message, occasion=occasion)
+    # An expired one completed before; its message is about the expiry.
+    text = "Completed." if new.get("phase") == "Expired" else message
+    return Announcement("Completed", text, warning=outcome == "CompletedWithErrors", occasion=occasion)
+
+
+def event_body(dj: DownloadJob, told: Announcement, *, now: float, instance: str) -> dict[str, Any]:
+    """An Event (core/v1) as the API server takes it."""
+    unique = hashlib.sha256(f"{dj.uid}/{told.reason}/{told.occasion}".encode()).hexdigest()[:16]
+    moment = moment_of(now)
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{dj.name[: _NAME_LENGTH - len(unique) - 1]}.{unique}",
+            "namespace": dj.namespace,
+        },
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": dj.name,
+            "namespace": dj.namespace,
+            "uid": dj.uid,
+        },
+        "reason": told.reason,
+        "message": told.message[:_MESSAGE_LENGTH],
+        "type": "Warning" if told.warning else "Normal",
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": instance[:128],
+        "firstTimestamp": moment,
+        "lastTimestamp": moment,
+        "count": 1,
+    }
+
+
+def _attempts(status: Mapping[str, Any]) -> int:
+    attempts = status.get("attempts")
+    return attempts if isinstance(attempts, int) else 0

@@ -1,0 +1,284 @@
+"""The operator's composition root: everything it consists of is built and started here."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Final
+
+import kopf
+from aiohttp import web
+
+from downloadjobs_core import logs
+from downloadjobs_core.claims import ClaimStore
+from downloadjobs_core.event_stream import EventStream, JobEvent
+from downloadjobs_core.jobstore import JobStore
+from downloadjobs_core.redis_client import connect_async
+from downloadjobs_operator.admission import OWNER_PREFIX, AdmissionRules
+from downloadjobs_operator.alarms import Alarms
+from downloadjobs_operator.claims import Claims
+from downloadjobs_operator.connection import WatchClock, api_client, kopf_session, load_configuration
+from downloadjobs_operator.handlers import Services, create_registry, kopf_settings
+from downloadjobs_operator.health import Health, create_app
+from downloadjobs_operator.kube import KubernetesDownloadJobs, KubernetesError, KubernetesUnavailableError
+from downloadjobs_operator.leadership import Leadership
+from downloadjobs_operator.listening import Listener
+from downloadjobs_operator.mirroring import StatusMirror
+from downloadjobs_operator.mirrors import Mirrors
+from downloadjobs_operator.rationing import TokenBucket
+from downloadjobs_operator.reconciling import Reconciler
+from downloadjobs_operator.repairing import Repairs
+from downloadjobs_operator.settings import OperatorSettings
+from downloadjobs_operator.tracking import Tracked, Tracking
+
+if TYPE_CHECKING:
+    from kubernetes.aio.client.configuration import Configuration
+    from redis.asyncio import Redis
+
+REDIS_CONNECTIONS: Final = 32
+
+SIGNALS_TAKEN_SECONDS: Final = 0.5
+"""After which kopf has begun, and with that installed its signal handlers."""
+
+LOOK_SECONDS: Final = 5.0
+"""Between two looks for the CustomResourceDefinition, or a way to the cluster, at the start."""
+
+MAKES_ROOM: Final = frozenset({"started", "cancelled"})
+"""Events after which one job less of its user waits."""
+
+log = logs.logger("downloadjobs_operator")
+
+
+class Operator:
+    """The services of one process, wired together.
+
+    `work` is what the leader does: kopf's watch and handlers, and the tasks that follow Redis and the clock.
+    """
+
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        configuration: Configuration,
+        cluster: KubernetesDownloadJobs,
+        redis: Redis,
+    ) -> None:
+        self._settings = settings
+        self._configuration = configuration
+        self.clock = WatchClock()
+        self.tracking = Tracking(settings.mirrors_in)
+        self.gave_up = 0
+        jobs = JobStore(redis, settings.policy)
+        rules = AdmissionRules(settings.user_id_namespaces, settings.priority_ceilings, settings.mirrors_in)
+        self.mirror = StatusMirror(
+            jobs,
+            cluster,
+            self.tracking,
+            TokenBucket(settings.status_patches_per_second),
+            results_bucket=settings.results_bucket,
+            instance=settings.identity,
+        )
+        self._reconciler = Reconciler(jobs, cluster, rules, self.mirror.mark)
+        self._repairs = Repairs(
+            self.tracking, self._reconciler, self.mirror, every_seconds=settings.resync_seconds
+        )
+        self._alarms = Alarms(self.tracking, cluster, self._reconciler)
+        self._claims = Claims(ClaimStore(redis), cluster, self.tracking)
+        self._mirrors = Mirrors(
+            jobs,
+            cluster,
+            self.tracking,
+            mode=settings.mirror_api_jobs,
+            namespace=settings.mirror_namespace,
+            record_ttl_seconds=settings.record_ttl_seconds,
+        )
+        self.listener = Listener(EventStream(redis), jobs, on_event=self._on_event, missed=self._missed)
+        self.mirror.missing = self._repairs.ask
+        self.mirror.settled = self._alarms.set
+
+    def _seen(self, tracked: Tracked) -> None:
+        self._alarms.set(tracked)
+        self._claims.see(tracked)
+        if tracked.verdict is not None:
+            self.mirror.mark(tracked)
+
+    def _count_gave_up(self) -> None:
+        self.gave_up += 1
+
+    async def _on_event(self, event: JobEvent) -> None:
+        tracked = self.tracking.showing(event.job_id)
+        if tracked is not None:
+            self.mirror.mark(tracked)
+        elif event.kind not in {"progress", "expired", "dropped"}:
+            self._mirrors.want(event.job_id, event.user)
+        if event.kind in MAKES_ROOM and event.user.startswith(OWNER_PREFIX):
+            await self._repairs.made_room(event.user.removeprefix(OWNER_PREFIX))
+
+    def _missed(self) -> None:
+        self._repairs.look_at_all()
+        if self._mirrors.on:
+            self._mirrors.look_at_all()
+
+    async def work(self, stop: asyncio.Event, take_signals: Callable[[], None]) -> None:
+        """Do what the leader does, until `stop` is set.
+
+        Args:
+            stop: set by a signal.
+            take_signals: kopf installs signal handlers of its own; this takes them back.
+
+        Raises:
+            EndedError: kopf ended by itself.
+        """
+        settings = self._settings
+        registry = create_registry(
+            Services(
+                tracking=self.tracking,
+                reconciler=self._reconciler,
+                mirrors=self._mirrors,
+                seen=self._seen,
+                finalizer_give_up_seconds=settings.finalizer_give_up_seconds,
+                gave_up=self._count_gave_up,
+            ),
+            login=lambda: kopf_session(self._configuration, self.clock),
+        )
+        served = settings.served
+        kopf_stop = asyncio.Event()
+        watching = asyncio.create_task(
+            kopf.operator(
+                registry=registry,
+                settings=kopf_settings(
+                    peering_name=settings.peering_name, peering_priority=settings.peering_priority
+                ),
+                clusterwide=not served,
+                namespaces=served,
+                stop_flag=kopf_stop,
+            ),
+            name="kopf",
+        )
+        log.info("operator started", namespaces=list(served) or "all", mirrors=settings.mirrors_in or "none")
+        following = asyncio.create_task(self._follow(), name="services")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.sleep(SIGNALS_TAKEN_SECONDS)
+            take_signals()
+            await asyncio.wait([watching, following, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Ours before kopf's end: it would wait for every task that it did not begin itself.
+            stopping.cancel()
+            following.cancel()
+            await asyncio.wait([following])
+            kopf_stop.set()
+            await asyncio.wait([watching])
+        if not stop.is_set():
+            fault = watching.exception() or (None if following.cancelled() else following.exception())
+            raise EndedError(f"a task of the operator has ended by itself: {fault!r}") from fault
+
+    async def _follow(self) -> None:
+        services = (self.mirror, self._repairs, self._alarms, self._claims, self._mirrors, self.listener)
+        async with asyncio.TaskGroup() as group:
+            for service in services:
+                group.create_task(service.run(), name=type(service).__name__)
+
+
+class EndedError(Exception):
+    """What runs until it is stopped has ended: something in it has failed."""
+
+
+async def run(settings: OperatorSettings) -> None:
+    """Run the operator until a signal.
+
+    Raises:
+        NoClusterError: there is no way to a cluster.
+        LeadershipLostError: the Lease was lost; the process must end, and be started again.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def take_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+
+    take_signals()
+    configuration = await load_configuration()
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(api_client(configuration))
+        redis = connect_async(settings.redis, max_connections=REDIS_CONNECTIONS)
+        stack.push_async_callback(redis.aclose)
+        cluster = KubernetesDownloadJobs(api)
+        operator = Operator(settings, configuration, cluster, redis)
+        leadership = (
+            Leadership(
+                api,
+                name=settings.leader_lease_name,
+                namespace=settings.own_namespace,
+                identity=settings.identity,
+                seconds=settings.leader_lease_seconds,
+            )
+            if settings.leader_election
+            else None
+        )
+        await _serve_health(settings, operator, cluster, leadership, stack)
+        if not await _wait_for_resource(cluster, stop):
+            return
+
+        async def work() -> None:
+            await operator.work(stop, take_signals)
+
+        leading = asyncio.create_task(leadership.lead(work) if leadership else work(), name="leading")
+        stopped = asyncio.create_task(stop.wait(), name="signal")
+        await asyncio.wait([leading, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if leadership is not None and not leadership.held:
+            leading.cancel()  # it only waits for its turn
+        with suppress(asyncio.CancelledError):
+            await leading
+        stopped.cancel()
+        log.info("operator stopped")
+
+
+async def _serve_health(
+    settings: OperatorSettings,
+    operator: Operator,
+    cluster: KubernetesDownloadJobs,
+    leadership: Leadership | None,
+    stack: AsyncExitStack,
+) -> None:
+    def queue_silent() -> float | None:
+        heard_at = operator.listener.heard_at
+        return time.monotonic() - heard_at if heard_at else None
+
+    health = Health(
+        clock=operator.clock,
+        cluster=cluster,
+        leadership=leadership,
+        queue_silent_seconds=queue_silent,
+        objects=lambda: len(operator.tracking),
+    )
+    runner = web.AppRunner(create_app(health), access_log=None)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, settings.host, settings.port)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    log.info("listening", host=host, port=port)
+
+
+async def _wait_for_resource(cluster: KubernetesDownloadJobs, stop: asyncio.Event) -> bool:
+    """Wait until the API server answers and serves DownloadJobs; False if a signal came before."""
+    told = ""
+    while not stop.is_set():
+        try:
+            if await cluster.serves_downloadjobs():
+                return True
+            problem = "The cluster does not know DownloadJobs: apply the CustomResourceDefinition."
+        except KubernetesUnavailableError as error:
+            problem = str(error)
+        except KubernetesError as error:
+            problem = f"{error}. Check the operator's credentials."
+        if problem != told:
+            log.warning("not ready", server="kubernetes", error=problem)
+            told = problem
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
+    return False

@@ -1,0 +1,91 @@
+"""The operator's health, on a port of its own.
+
+`/livez`: the process does its work. A leader whose watch is silent although the API
+server answers is stuck, and is not alive; one without an API server is not helped by a restart.
+`/readyz`: it works, or stands by for the one that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+
+from downloadjobs_core import logs
+from downloadjobs_operator.connection import WatchClock
+from downloadjobs_operator.kube import KubernetesDownloadJobs
+from downloadjobs_operator.leadership import Leadership
+
+WATCH_SILENT_SECONDS: Final = 180.0
+"""Two bookmarks were missed, and kopf's own time-out had the time to begin a new watch."""
+
+log = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What is looked at.
+
+    Attributes:
+        leadership: None where no Lease is asked for.
+        queue_heard_at: when Redis last answered the leader, by `time.monotonic`; 0 before.
+        silent_seconds: how long the watch may be silent.
+    """
+
+    clock: WatchClock
+    cluster: KubernetesDownloadJobs
+    leadership: Leadership | None
+    queue_silent_seconds: Callable[[], float | None]
+    objects: Callable[[], int]
+    silent_seconds: float = WATCH_SILENT_SECONDS
+
+    @property
+    def leading(self) -> bool:
+        """Whether this process does the work."""
+        return self.leadership is None or self.leadership.held
+
+    async def alive(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the process does its work, and what was seen."""
+        silent = self.clock.silent_seconds
+        found: dict[str, Any] = {
+            "leading": self.leading,
+            "watchSilentSeconds": round(silent, 1) if self.clock.heard_at else None,
+        }
+        if not self.leading or silent <= self.silent_seconds:
+            return True, {"status": "ok"} | found
+        if not await self.cluster.reachable():
+            return True, {"status": "ok", "message": "The API server cannot be reached."} | found
+        message = "The watch of DownloadJobs is silent although the API server answers."
+        return False, {"status": "stuck", "message": message} | found
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether it works or stands by, and what was seen."""
+        silent = self.queue_silent_seconds()
+        found: dict[str, Any] = {
+            "leading": self.leading,
+            "watching": self.clock.open > 0,
+            "queueSilentSeconds": None if silent is None else round(silent, 1),
+            "downloadJobs": self.objects(),
+        }
+        good = not self.leading or self.clock.open > 0
+        return good, {"status": "ok" if good else "starting"} | found
+
+
+def create_app(health: Health) -> web.Application:
+    """The health pages."""
+
+    async def livez(_: web.Request) -> web.Response:
+        good, found = await health.alive()
+        if not good:
+            log.error("not alive", **found)
+        return web.json_response(found, status=200 if good else 503)
+
+    async def readyz(_: web.Request) -> web.Response:
+        good, found = health.ready()
+        return web.json_response(found, status=200 if good else 503)
+
+    app = web.Application()
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/healthz", livez)])
+    return app

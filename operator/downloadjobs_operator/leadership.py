@@ -1,0 +1,148 @@
+"""One operator works at a time: who holds a Lease (coordination.k8s.io) does, the others stand by.
+
+The election is the Kubernetes client's own; what it lacks is here: a broken
+connection counts as a renewal that failed, and a leader that ends on purpose
+gives its Lease back, so that the next one need not wait until it runs out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import aiohttp
+from kubernetes.aio.client.api.coordination_v1_api import CoordinationV1Api
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.client.models.v1_lease import V1Lease
+from kubernetes.aio.client.models.v1_object_meta import V1ObjectMeta
+from kubernetes.aio.leaderelection.electionconfig import Config
+from kubernetes.aio.leaderelection.leaderelection import LeaderElection
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+
+from downloadjobs_core import logs
+
+RENEW_SHARE: Final = 2 / 3
+"""Of a Lease's time, after which a leader that could not renew it stops: before another can take it."""
+
+RETRY_SHARE: Final = 2 / 15
+"""Of a Lease's time, between two tries: five of them before a leader stops. As client-go's 15, 10 and 2 s."""
+
+log = logs.logger(__name__)
+
+
+class LeadershipLostError(Exception):
+    """The Lease could not be renewed in time; another operator may be at work."""
+
+
+class _Lock(LeaseLock):
+    """A Lease whose requests fail like refused ones when the API server cannot be reached."""
+
+    async def get(
+        self, name: str, namespace: str
+    ) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception] | tuple[bool, None]:
+        try:
+            return await super().get(name, namespace)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            return False, ApiException(status=0, reason=str(error) or type(error).__name__)
+
+    async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        # Not the client's own: it passes `pretty=True`, which its generated half refuses (kubernetes 37.0.0).
+        lease = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
+        try:
+            await self.api_instance.create_namespaced_lease(namespace, lease)
+        except ApiException as error:
+            log.warning("the Lease could not be created", lease=name, error=str(error.reason))
+            return False
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+        return True
+
+    async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        try:
+            return bool(await super().update(name, namespace, updated_record))
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            return False
+
+
+class Leadership:
+    """The Lease, and whether this process holds it."""
+
+    def __init__(self, api: ApiClient, *, name: str, namespace: str, identity: str, seconds: int) -> None:
+        self._api = api
+        self._name = name
+        self._namespace = namespace
+        self._identity = identity
+        self._seconds = seconds
+        self.held = False
+
+    async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Wait for the Lease, and do `work` while it is held.
+
+        Returns when the work ends; the Lease is given back then, and when this is cancelled.
+
+        Raises:
+            LeadershipLostError: the Lease was lost; the work was cancelled, and has ended.
+        """
+        working: asyncio.Task[None] | None = None
+
+        async def begin() -> None:
+            nonlocal working
+            self.held = True
+            log.info("leading", lease=self._name, identity=self._identity)
+            working = asyncio.ensure_future(work())
+            await asyncio.wait([working])
+
+        async def end() -> None:
+            self.held = False
+
+        election = LeaderElection(
+            Config(
+                _Lock(self._name, self._namespace, self._identity, self._api),
+                lease_duration=self._seconds,
+                renew_deadline=self._seconds * RENEW_SHARE,
+                retry_period=max(1.0, self._seconds * RETRY_SHARE),
+                onstarted_leading=begin,
+                onstopped_leading=end,
+            )
+        )
+        log.info("waiting for the Lease", lease=self._name, namespace=self._namespace)
+        running = asyncio.create_task(election.run(), name="leader election")
+        try:
+            while working is None and not running.done():
+                await asyncio.wait([running], timeout=0.1)
+            if working is not None:
+                await asyncio.wait([running, working], return_when=asyncio.FIRST_COMPLETED)
+            lost = running.done() and not (working is not None and working.done())
+        finally:
+            running.cancel()
+            await asyncio.wait([running])  # or a renewal under way would take the Lease again
+            if working is not None and not working.done():
+                working.cancel()
+                await asyncio.wait([working])
+            if self.held:
+                await self._give_back()
+        if lost and not running.cancelled():
+            running.result()  # a fault of the election itself
+        if lost:
+            raise LeadershipLostError(f"The Lease {self._name} could not be renewed in time.")
+        if working is not None:
+            working.result()
+
+    async def _give_back(self) -> None:
+        """Take our name off the Lease, if it is still there."""
+        self.held = False
+        leases = CoordinationV1Api(self._api)
+        try:
+            lease = await leases.read_namespaced_lease(self._name, self._namespace)
+            if lease.spec is None or lease.spec.holder_identity != self._identity:
+                return
+            lease.spec.holder_identity = ""
+            lease.spec.lease_duration_seconds = 1
+            lease.spec.renew_time = dt.datetime.now(dt.UTC)
+            await leases.replace_namespaced_lease(self._name, self._namespace, lease)
+        except (TimeoutError, ApiException, aiohttp.ClientError, OSError) as error:
+            log.warning("the Lease could not be given back; it runs out by itself", error=str(error))

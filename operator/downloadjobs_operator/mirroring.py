@@ -1,0 +1,268 @@
+"""Writes jobs' states into their DownloadJobs: what changed is marked, what is marked is brought up to date.
+
+Marks coalesce: however often a job changes, its status is computed from its
+record as it is when its turn comes. Transitions are written at once, progress by
+a token bucket for all jobs, so that 10,000 objects cost what their changes cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from downloadjobs_core import logs
+from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_core.job import Job
+from downloadjobs_core.jobstore import JobStore, Place
+from downloadjobs_core.states import JobState
+from downloadjobs_operator.announcements import announcements, event_body
+from downloadjobs_operator.kube import (
+    DownloadJobs,
+    KubernetesError,
+    KubernetesUnavailableError,
+    ObjectGoneError,
+)
+from downloadjobs_operator.patching import Urgency, merge_patch, urgency
+from downloadjobs_operator.rationing import TokenBucket
+from downloadjobs_operator.status import (
+    Surroundings,
+    Verdict,
+    status_of,
+    status_of_verdict,
+    status_without_record,
+)
+from downloadjobs_operator.tracking import Tracked, Tracking
+
+BATCH: Final = 200
+"""Records read in one round trip."""
+
+AT_ONCE: Final = 16
+"""Requests to the API server under way."""
+
+AGAIN_SECONDS: Final = 1.0
+"""When what could not be written is looked at again."""
+
+PLACE_SECONDS: Final = 15.0
+"""How old the place in the queue may be that a status tells."""
+
+RECORD_LOST: Final = Verdict(
+    final=True,
+    reason="RecordLost",
+    message="The job's record is gone from the queue, and jobs that came by REST cannot be submitted again."
+    " Ask for the files again.",
+)
+
+log = logs.logger(__name__)
+
+Missing = Callable[[Tracked], Awaitable[None]]
+"""What is done about an unfinished object whose job has no record: it is submitted (again)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    tracked: Tracked
+    status: dict[str, Any]
+
+
+class StatusMirror:
+    """Keeps statuses up to date. One task runs it; `mark` may be called by any other of the event loop."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        cluster: DownloadJobs,
+        tracking: Tracking,
+        bucket: TokenBucket,
+        *,
+        results_bucket: str | None,
+        instance: str,
+    ) -> None:
+        self._jobs = jobs
+        self._cluster = cluster
+        self._tracking = tracking
+        self._bucket = bucket
+        self._results_bucket = results_bucket
+        self._instance = instance
+        self._marked: dict[str, None] = {}
+        self._awake = asyncio.Event()
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._writing: dict[str, asyncio.Task[None]] = {}
+        self._places: dict[str, tuple[float, Place | None]] = {}
+        self._service_seconds = 0.0
+        self._trouble = False
+        self.missing: Missing | None = None
+        self.settled: Callable[[Tracked], None] = lambda _: None
+        """Called with each object whose status was brought up to date, for its deadlines."""
+
+    def mark(self, tracked: Tracked) -> None:
+        """Have an object's status brought up to date."""
+        self._marked[tracked.dj.uid] = None
+        self._awake.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is marked or being written."""
+        return bool(self._marked or self._writing)
+
+    async def run(self) -> None:
+        """Bring marked objects up to date, until cancelled."""
+        try:
+            while True:
+                await self._awake.wait()
+                self._awake.clear()
+                await self._round()
+        finally:
+            for task in self._writing.values():
+                task.cancel()
+
+    async def _round(self) -> None:
+        uids = [uid for uid in self._marked if uid not in self._writing][:BATCH]
+        if not uids:
+            return
+        for uid in uids:
+            del self._marked[uid]
+        batch = [tracked for uid in uids if (tracked := self._tracking.get(uid)) is not None]
+        try:
+            await self._look_at(batch)
+        except DownloadJobsError as error:
+            self._note_trouble(str(error))
+            self._again(batch)
+        else:
+            self._trouble = False
+        if self._marked:
+            self._awake.set()
+
+    async def _look_at(self, batch: list[Tracked]) -> None:
+        records = await self._jobs.records([one.job_id for one in batch if one.job_id])
+        await self._look_up_places([one for one in batch if _waits(records.get(one.job_id))])
+        later = []
+        for tracked in batch:
+            if tracked.job_id and tracked.job_id not in records:
+                continue  # damaged, or of a newer release, which mirrors it itself
+            job = records.get(tracked.job_id)
+            if job is None and await self._submitted(tracked):
+                continue
+            status = self._status(tracked, job)
+            self.settled(tracked)
+            if status is None:
+                continue
+            since = time.monotonic() - tracked.patched_at
+            match urgency(tracked.status, status, seconds_since_patch=since):
+                case Urgency.NOW:
+                    self._bucket.owe()
+                    self._start(_Written(tracked, status))
+                case Urgency.SOON if self._bucket.take():
+                    self._start(_Written(tracked, status))
+                case Urgency.SOON:
+                    later.append(tracked)
+                case Urgency.NOT_YET:
+                    pass
+        self._again(later)
+
+    async def _submitted(self, tracked: Tracked) -> bool:
+        """Whether an object without a record is on its way to one, which will mark it again."""
+        if tracked.finished or tracked.verdict is not None or tracked.is_mirror or tracked.going:
+            return False
+        if self.missing is None or not tracked.job_id:
+            return True
+        await self.missing(tracked)
+        return True
+
+    def _status(self, tracked: Tracked, job: Job | None) -> dict[str, Any] | None:
+        """The object's status as it should be, or None if there is nothing to say."""
+        now = time.time()
+        if job is not None:
+            place = self._places.get(job.job_id, (0.0, None))[1] if _waits(job) else None
+            around = Surroundings(self._results_bucket, place, self._service_seconds)
+            return status_of(tracked.dj, job, tracked.status, around, now=now)
+        if tracked.finished:
+            return status_without_record(tracked.dj, tracked.status, now=now)
+        verdict = tracked.verdict or (RECORD_LOST if tracked.is_mirror else None)
+        return None if verdict is None else status_of_verdict(tracked.dj, verdict, tracked.status, now=now)
+
+    async def _look_up_places(self, waiting: list[Tracked]) -> None:
+        now = time.monotonic()
+        old = [
+            one.job_id
+            for one in waiting
+            if now - self._places.get(one.job_id, (-1e9, None))[0] > PLACE_SECONDS
+        ]
+        if not old:
+            return
+        places = await asyncio.gather(*(self._jobs.place(job_id) for job_id in old))
+        self._places.update({job_id: (now, place) for job_id, place in zip(old, places, strict=True)})
+        self._service_seconds = (await self._jobs.counts()).service_us / 1_000_000
+
+    def _start(self, written: _Written) -> None:
+        uid = written.tracked.dj.uid
+        task = asyncio.create_task(self._write(written), name=f"status of {uid}")
+        self._writing[uid] = task
+        task.add_done_callback(lambda _: self._written(uid))
+
+    def _written(self, uid: str) -> None:
+        del self._writing[uid]
+        if uid in self._marked:
+            self._awake.set()
+
+    async def _write(self, written: _Written) -> None:
+        tracked, status = written.tracked, written.status
+        before = tracked.status
+        patch = merge_patch(before, status)
+        async with self._slots:
+            try:
+                version = await self._cluster.patch_status(tracked.dj, patch)
+            except ObjectGoneError:
+                self._forget(tracked)
+                return
+            except KubernetesUnavailableError as error:
+                self._note_trouble(str(error))
+                self._again([tracked])
+                return
+            except KubernetesError as error:
+                log.warning("a status was refused", name=tracked.dj.name, error=str(error))
+                tracked.patched_at = time.monotonic()
+                return
+            tracked.status = status
+            tracked.expected_version = version
+            tracked.patched_at = time.monotonic()
+            if tracked.finished:
+                self._places.pop(tracked.job_id, None)
+            self.settled(tracked)
+            if tracked.going:
+                return  # its namespace may be going as well, and takes no Events then
+            for told in announcements(before, status):
+                await self._announce(
+                    tracked, event_body(tracked.dj, told, now=time.time(), instance=self._instance)
+                )
+
+    async def _announce(self, tracked: Tracked, event: dict[str, Any]) -> None:
+        try:
+            await self._cluster.announce(event)
+        except KubernetesError as error:
+            log.warning("an Event could not be written", name=tracked.dj.name, error=str(error))
+
+    def _forget(self, tracked: Tracked) -> None:
+        self._places.pop(tracked.job_id, None)
+        self._tracking.forget(tracked.dj.uid)
+
+    def _again(self, batch: list[Tracked]) -> None:
+        if batch:
+            uids = [one.dj.uid for one in batch]
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._mark_all, uids)
+
+    def _mark_all(self, uids: list[str]) -> None:
+        for uid in uids:
+            self._marked[uid] = None
+        self._awake.set()
+
+    def _note_trouble(self, error: str) -> None:
+        if not self._trouble:
+            log.warning("statuses cannot be brought up to date; it is tried again", error=error)
+        self._trouble = True
+
+
+def _waits(job: Job | None) -> bool:
+    return job is not None and job.state is JobState.QUEUED

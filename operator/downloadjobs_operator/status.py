@@ -1,0 +1,201 @@
+"""What a DownloadJob's status says: a pure function of the object, its job's record, and what it said before.
+
+The status is a level, not a log: written from the record whenever it changed, it
+is right again after any number of missed changes. Times in it that are the
+operator's own (`startTime`, transitions) are carried over from the status before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from downloadjobs_core.job import Job
+from downloadjobs_core.jobstore import Place
+from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState
+from downloadjobs_operator.conditions import Condition, Type, is_true, not_so, so, written
+from downloadjobs_operator.downloadjob import DownloadJob, moment_of, seconds_of
+from downloadjobs_operator.explaining import SECOND_US, conditions_of, message_of, phase_of, unfinished
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the operator itself found about an object that has no job (any more, or yet).
+
+    Attributes:
+        final: nothing will change it: the object is at its end. Else it is tried again.
+        state: how it ended, if it did.
+        reason: one CamelCase word.
+        message: what to do, for people.
+    """
+
+    final: bool
+    reason: str
+    message: str
+    state: JobState = JobState.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a status tells beside the job's own record.
+
+    Attributes:
+        bucket: where results are, if the operator was told.
+        place: where a waiting job stands, if that was asked.
+        service_seconds: the running mean of what one job takes.
+    """
+
+    bucket: str | None = None
+    place: Place | None = None
+    service_seconds: float = 0
+
+
+def is_finished(status: Mapping[str, Any]) -> bool:
+    """Whether a status says that the job has ended, however it did."""
+    return is_true(status, Type.FINISHED)
+
+
+def status_of(
+    dj: DownloadJob, job: Job, before: Mapping[str, Any], around: Surroundings, *, now: float
+) -> dict[str, Any]:
+    """The status of a DownloadJob whose job has a record.
+
+    Args:
+        dj: the object.
+        job: its job's record.
+        before: the object's status as it is.
+        around: what stands in no record.
+        now: seconds since 1970.
+    """
+    finished = job.state in FINISHED
+    held = job.suspended and not finished
+    status: dict[str, Any] = {
+        "observedGeneration": dj.generation,
+        "phase": phase_of(job.state),
+        "message": message_of(job, around.place),
+        "jobId": job.job_id,
+        "attempts": job.attempt,
+        "progress": _progress(job),
+        "conditions": written(conditions_of(job, around.place), before, generation=dj.generation, now=now),
+    }
+    started = _start_time(job, before, held=held, now=now)
+    if started:
+        status["startTime"] = started
+    if finished:
+        status["completionTime"] = moment_of((job.finished_us or job.updated_us) / SECOND_US)
+    else:
+        eta = _eta(job, around, now)
+        if eta is not None and not held:
+            status["eta"] = moment_of(eta)
+        if around.place is not None and around.place.where == "ready":
+            status["queuePosition"] = around.place.ahead + 1
+        if job.worker:
+            status["worker"] = job.worker
+    if job.result_key and job.state in WITH_RESULT:
+        status["result"] = _result(job, around.bucket)
+    return status
+
+
+def status_of_verdict(
+    dj: DownloadJob, verdict: Verdict, before: Mapping[str, Any], *, now: float
+) -> dict[str, Any]:
+    """The status of a DownloadJob that has no job, because of what the operator found."""
+    generation = dj.generation
+    reason, message = verdict.reason, verdict.message
+    status: dict[str, Any] = {
+        "observedGeneration": generation,
+        "message": message,
+        "progress": {"processed": 0, "total": dj.file_count, "bytes": 0, "percent": "0%"},
+    }
+    if not verdict.final:
+        found = [
+            not_so(Type.QUEUED, reason, message),
+            not_so(Type.FINISHED, "Waiting"),
+            *unfinished(suspended=dj.suspend),
+        ]
+        return status | {"conditions": written(found, before, generation=generation, now=now)}
+    failed = verdict.state is JobState.FAILED
+    found = [
+        not_so(Type.QUEUED, "Finished"),
+        so(Type.FINISHED, "Failed" if failed else phase_of(verdict.state), message),
+        not_so(Type.COMPLETE, reason),
+        Condition(Type.FAILED, failed, reason, message),
+        not_so(Type.SUSPENDED, "Finished"),
+        not_so(Type.RESULT_AVAILABLE, "NoResult"),
+        Condition(Type.STALLED, failed, reason, message),
+    ]
+    return status | {
+        "phase": phase_of(verdict.state),
+        "completionTime": before.get("completionTime") or moment_of(now),
+        "conditions": written(found, before, generation=generation, now=now),
+    }
+
+
+def status_without_record(dj: DownloadJob, before: Mapping[str, Any], *, now: float) -> dict[str, Any] | None:
+    """The status of a finished DownloadJob whose job's record is gone; None if it stays as it is.
+
+    It keeps what it says, but for a result whose time is over: nothing removes that from the status later.
+    """
+    result = before.get("result")
+    expires = seconds_of(result.get("expiresAt")) if isinstance(result, Mapping) else None
+    if expires is None or expires > now:
+        return None
+    others = [one for one in before.get("conditions", []) if one.get("type") != Type.RESULT_AVAILABLE.value]
+    gone = written(
+        [not_so(Type.RESULT_AVAILABLE, "Expired", "The result was removed after its time.")],
+        before,
+        generation=dj.generation,
+        now=now,
+    )
+    kept = {name: value for name, value in before.items() if name != "result"}
+    return kept | {"phase": phase_of(JobState.EXPIRED), "conditions": others + gone}
+
+
+def _start_time(job: Job, before: Mapping[str, Any], *, held: bool, now: float) -> str | None:
+    """As batch/v1 Job has it: when it was queued, or resumed; absent while it is held before its start."""
+    if held and not job.attempt:
+        return None
+    told = before.get("startTime")
+    if isinstance(told, str):
+        return told
+    return moment_of(now) if is_true(before, Type.SUSPENDED) else moment_of(job.created_us / SECOND_US)
+
+
+def _eta(job: Job, around: Surroundings, now: float) -> float | None:
+    """When the job will probably have ended, in seconds since 1970; None where there is nothing to go by."""
+    if job.state is JobState.QUEUED and around.place is not None and around.place.where == "ready":
+        return now + around.place.starts_in_seconds + around.service_seconds
+    if job.state is JobState.PROCESSING and job.bytes_done and job.leased_us:
+        taken = now - job.leased_us / SECOND_US
+        return now + max(0.0, taken * (job.bytes_total - job.bytes_done) / job.bytes_done)
+    return None
+
+
+def _progress(job: Job) -> dict[str, Any]:
+    if job.state in WITH_RESULT or job.state is JobState.EXPIRED:
+        share = 100
+    elif job.bytes_total:
+        share = min(99, 100 * job.bytes_done // job.bytes_total)
+    else:
+        share = min(99, 100 * job.files_done // max(1, job.files_total))
+    return {
+        "processed": job.files_done,
+        "total": job.files_total,
+        "bytes": job.bytes_done,
+        "percent": f"{share}%",
+    }
+
+
+def _result(job: Job, bucket: str | None) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "key": job.result_key,
+        "bytes": job.result_bytes,
+        "files": job.files_done - job.files_failed,
+        "failedFiles": job.files_failed,
+    }
+    if bucket:
+        result["bucket"] = bucket
+    if job.expires_us:
+        result["expiresAt"] = moment_of(job.expires_us / SECOND_US)
+    return result

@@ -1,0 +1,110 @@
+"""The DownloadJobs that the operator knows, by uid and by the job they show.
+
+Only what decisions need is kept of each, about two kilobytes; never its file ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from downloadjobs_operator.downloadjob import DownloadJob
+from downloadjobs_operator.status import Verdict, is_finished
+
+OWN_PATCH_SECONDS: Final = 10.0
+"""How long the watch may take to show a patch of our own; until then what it shows of the status is older."""
+
+
+@dataclass(slots=True)
+class Tracked:
+    """One object, as it was last seen, and what the operator has found about it."""
+
+    dj: DownloadJob
+    job_id: str
+    status: Mapping[str, Any] = field(default_factory=dict)
+    """As it is, or will be once our last patch has come by."""
+    is_mirror: bool = False
+    """It shows a job that came by REST, and the operator itself created it."""
+    verdict: Verdict | None = None
+    patched_at: float = 0.0
+    """When its status was last patched, by `time.monotonic`."""
+    expected_version: str = ""
+    """The resourceVersion of that patch, until the watch shows it."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever changes its job, so that a deletion and a submission cannot overtake each other."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether its status says that it has ended."""
+        return is_finished(self.status)
+
+    @property
+    def going(self) -> bool:
+        """Whether somebody deleted it."""
+        return self.dj.deleted_at is not None
+
+
+class Tracking:
+    """All objects that the watch has shown and not taken away."""
+
+    def __init__(self, mirrors_in: str | None) -> None:
+        self._mirrors_in = mirrors_in
+        self._by_uid: dict[str, Tracked] = {}
+        self._by_job: dict[str, Tracked] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_uid)
+
+    def __iter__(self) -> Iterator[Tracked]:
+        return iter(list(self._by_uid.values()))
+
+    def get(self, uid: str) -> Tracked | None:
+        """The object with this uid, if it is known."""
+        return self._by_uid.get(uid)
+
+    def showing(self, job_id: str) -> Tracked | None:
+        """The object that shows a job, if there is one."""
+        return self._by_job.get(job_id)
+
+    def see(self, body: Mapping[str, Any]) -> Tracked:
+        """Take in an object as the watch shows it."""
+        dj = DownloadJob.from_body(body)
+        status = body.get("status")
+        shown: Mapping[str, Any] = status if isinstance(status, Mapping) else {}
+        tracked = self._by_uid.get(dj.uid)
+        if tracked is None:
+            # What a mirror shows is decided once its record is read: before, it must not stand in for a job.
+            job_id = "" if dj.namespace == self._mirrors_in else dj.uid
+            tracked = Tracked(dj, job_id, dict(shown))
+            self._by_uid[dj.uid] = tracked
+            if job_id:
+                self._by_job[job_id] = tracked
+            return tracked
+        tracked.dj = dj
+        if self._shows_own_patch(tracked, dj.version):
+            tracked.status = dict(shown)
+        return tracked
+
+    def adopt(self, tracked: Tracked, job_id: str) -> None:
+        """Have a mirror show its job."""
+        tracked.is_mirror = True
+        tracked.job_id = job_id
+        tracked.verdict = None
+        self._by_job[job_id] = tracked
+
+    def forget(self, uid: str) -> None:
+        """It is gone."""
+        tracked = self._by_uid.pop(uid, None)
+        if tracked is not None and self._by_job.get(tracked.job_id) is tracked:
+            del self._by_job[tracked.job_id]
+
+    @staticmethod
+    def _shows_own_patch(tracked: Tracked, version: str) -> bool:
+        late = time.monotonic() - tracked.patched_at > OWN_PATCH_SECONDS
+        if tracked.expected_version and version != tracked.expected_version and not late:
+            return False
+        tracked.expected_version = ""
+        return True
