@@ -77,6 +77,13 @@ class Child:
         self._started_at = time.monotonic()
 
     @property
+    def pid(self) -> int:
+        """Its process id. Raises `ValueError` before it is started."""
+        if self._process is None:
+            raise ValueError(f"{self.name} is not started")
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs or is not started; negative for the signal that ended it."""
         return None if self._process is None else self._process.poll()

@@ -185,7 +185,15 @@ def _hand_over(source: Source, options: Options, how: How) -> ExitCode:
     from downloadjobs_cli.sources import fresh_result
 
     if not how.print_url:
-        return fetch(source, how.to, options, how.patience, force=how.force, verify=how.verify, stderr=False)
+        return fetch(
+            source,
+            how.to,
+            options,
+            how.patience,
+            force=how.force,
+            verify=how.verify,
+            stderr=how.wait and options.as_json,
+        )
     reply = fresh_result(source, Patience(how.patience, options.output.note))
     if options.as_json:
         options.output.document(reply.document)

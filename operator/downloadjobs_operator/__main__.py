@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Final
+
+import uvloop
 
 from downloadjobs_core import logs
 from downloadjobs_core.settings import load, refuse, refuse_arguments
@@ -30,7 +31,7 @@ def main() -> None:
         for library in ("kopf.objects", "kopf.activities", "kubernetes.aio.leaderelection"):
             logging.getLogger(library).setLevel(logging.WARNING)
     try:
-        asyncio.run(run(settings))
+        uvloop.run(run(settings))
     except NoClusterError as error:
         raise SystemExit(refuse(NAME, [str(error)])) from None
     except OSError as error:

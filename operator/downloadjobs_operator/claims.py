@@ -54,4 +54,4 @@ class Claims:
         if valid_digest(claim) and tracked.job_id:
             await self._store.keep(tracked.job_id, claim)
             log.info("claim taken in", job_id=tracked.job_id, name=tracked.dj.name)
-        await self._cluster.remove_annotation(tracked.dj, CLAIM)
+        await self._cluster.remove_annotation(tracked.dj, CLAIM, claim)

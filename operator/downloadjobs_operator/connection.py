@@ -11,6 +11,8 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import kopf
@@ -69,11 +71,24 @@ async def load_configuration() -> Configuration:
                 f"This is no pod with a ServiceAccount, and the kubeconfig cannot be used ({error})."
                 " Set KUBECONFIG to a file whose current context is the cluster."
             ) from error
+    configuration.proxy = configuration.proxy or _proxy_for(configuration.host)
     return configuration
+
+
+def _proxy_for(host: str) -> str | None:
+    """The proxy that the environment names for a host.
+
+    Asked for once: aiohttp's own `trust_env` reads it, and ~/.netrc in a thread, before every request.
+    """
+    parts = urlsplit(host)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def api_client(configuration: Configuration) -> ApiClient:
     """A client for the operator's own requests."""
+    configuration.client_session_kwargs = {"trust_env": False}
     return ApiClient(configuration)
 
 
@@ -84,7 +99,6 @@ def kopf_session(configuration: Configuration, clock: WatchClock) -> kopf.Aiohtt
         headers={"User-Agent": USER_AGENT},
         middlewares=(_Authorize(configuration), _HearWatch(clock)),
         proxy=configuration.proxy,
-        trust_env=True,
     )
     return kopf.AiohttpSession(aiohttp_session=session, server=configuration.host)
 

@@ -26,6 +26,11 @@ def camel_case(code: str) -> str:
     return "".join(word.capitalize() for word in code.split("-")) or "Failed"
 
 
+def is_held(job: Job) -> bool:
+    """Whether it is kept from a worker now; one that runs goes on until it comes back to the queue."""
+    return job.suspended and job.state in {JobState.QUEUED, JobState.RETRYING}
+
+
 def message_of(job: Job, place: Place | None) -> str:
     """What there is to know about a job, in one sentence for people."""
     attempt = f"{job.attempt} of {job.max_attempts}"
@@ -62,7 +67,7 @@ def conditions_of(job: Job, place: Place | None) -> list[Condition]:
         return [
             _queued(job, place),
             not_so(Type.FINISHED, "Unfinished"),
-            *unfinished(suspended=job.suspended),
+            *unfinished(suspended=is_held(job)),
         ]
     message = message_of(job, place)
     succeeded = job.state in WITH_RESULT or job.state is JobState.EXPIRED

@@ -38,6 +38,9 @@ WATCH_CLIENT_SECONDS: Final = 300.0
 WATCH_INACTIVITY_SECONDS: Final = 75.0
 """Bookmarks come about every minute: a watch that is silent for longer is dead, and begun anew."""
 
+WORKER_IDLE_SECONDS: Final = 1.0
+"""How long kopf keeps an object's own task after its last event: thousands of them are much memory."""
+
 CONNECT_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 30.0
 
@@ -74,6 +77,7 @@ def kopf_settings(*, peering_name: str | None, peering_priority: int) -> kopf.Op
     settings.watching.inactivity_timeout = WATCH_INACTIVITY_SECONDS
     settings.watching.connect_timeout = CONNECT_SECONDS
     settings.watching.chunk_size = 500
+    settings.queueing.idle_timeout = WORKER_IDLE_SECONDS
     settings.networking.connect_timeout = CONNECT_SECONDS
     settings.networking.request_timeout = REQUEST_SECONDS
     settings.posting.enabled = False  # Events tell transitions, which the status mirror knows

@@ -7,7 +7,8 @@ object of 1,000 file ids would otherwise come back whole with every status.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
 import aiohttp
@@ -22,10 +23,11 @@ was given up may still be done, and then is done twice."""
 
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
+JSON_PATCH: Final = "application/json-patch+json"
 
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
-FORBIDDEN: Final = 403
+UNPROCESSABLE: Final = 422
 TOO_MANY_REQUESTS: Final = 429
 SERVER_ERROR: Final = 500
 
@@ -46,6 +48,10 @@ class AlreadyExistsError(KubernetesError):
     """An object of this name is there, or it was changed meanwhile."""
 
 
+class InvalidError(KubernetesError):
+    """The object would not be valid, or a patch does not fit it."""
+
+
 class DownloadJobs(Protocol):
     """DownloadJobs in the cluster, and Events about them.
 
@@ -58,8 +64,8 @@ class DownloadJobs(Protocol):
     async def patch_status(self, dj: DownloadJob, status: Mapping[str, Any]) -> str:
         """Merge into its status; the object's new resourceVersion. Raises `ObjectGoneError`."""
 
-    async def remove_annotation(self, dj: DownloadJob, name: str) -> None:
-        """Remove an annotation. Raises `ObjectGoneError`."""
+    async def remove_annotation(self, dj: DownloadJob, name: str, value: str) -> None:
+        """Remove an annotation, if it still has this value. Raises `ObjectGoneError`."""
 
     async def create(self, body: Mapping[str, Any]) -> str:
         """Create an object in its namespace; its uid. Raises `AlreadyExistsError`."""
@@ -87,10 +93,16 @@ class KubernetesDownloadJobs:
         answer = await self.request("PATCH", f"{_path(dj.namespace, dj.name)}/status", body, MERGE_PATCH)
         return str(answer["metadata"]["resourceVersion"])
 
-    async def remove_annotation(self, dj: DownloadJob, name: str) -> None:
-        """Remove an annotation. Raises `ObjectGoneError`."""
-        body = {"metadata": {"uid": dj.uid, "annotations": {name: None}}}
-        await self.request("PATCH", _path(dj.namespace, dj.name), body, MERGE_PATCH)
+    async def remove_annotation(self, dj: DownloadJob, name: str, value: str) -> None:
+        """Remove an annotation, if it still has this value. Raises `ObjectGoneError`."""
+        pointer = f"/metadata/annotations/{name.replace('~', '~0').replace('/', '~1')}"
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": dj.uid},
+            {"op": "test", "path": pointer, "value": value},
+            {"op": "remove", "path": pointer},
+        ]
+        with suppress(InvalidError):  # another value was written meanwhile, which the watch will show
+            await self.request("PATCH", _path(dj.namespace, dj.name), patch, JSON_PATCH)
 
     async def create(self, body: Mapping[str, Any]) -> str:
         """Create an object in its namespace; its uid. Raises `AlreadyExistsError`."""
@@ -135,7 +147,7 @@ class KubernetesDownloadJobs:
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
         """One request; the answer's JSON.
@@ -172,6 +184,8 @@ def _error(status: int, message: str) -> KubernetesError:
         return ObjectGoneError(message)
     if status == CONFLICT:
         return AlreadyExistsError(message)
+    if status == UNPROCESSABLE:
+        return InvalidError(f"the API server answered {status}: {message}")
     if status == TOO_MANY_REQUESTS or status >= SERVER_ERROR:
         return KubernetesUnavailableError(f"the API server answered {status}: {message}")
     return KubernetesError(f"the API server answered {status}: {message}")

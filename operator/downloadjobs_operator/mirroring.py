@@ -18,7 +18,8 @@ from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.job import Job
 from downloadjobs_core.jobstore import JobStore, Place
 from downloadjobs_core.states import JobState
-from downloadjobs_operator.announcements import announcements, event_body
+from downloadjobs_operator.announcements import Announcement, announcements, event_body
+from downloadjobs_operator.downloadjob import DownloadJob
 from downloadjobs_operator.kube import (
     DownloadJobs,
     KubernetesError,
@@ -41,6 +42,9 @@ BATCH: Final = 200
 
 AT_ONCE: Final = 16
 """Requests to the API server under way."""
+
+EVENTS_AT_ONCE: Final = 4
+"""The same for Events, whose number is about that of the statuses."""
 
 AGAIN_SECONDS: Final = 1.0
 """When what could not be written is looked at again."""
@@ -90,6 +94,7 @@ class StatusMirror:
         self._awake = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._writing: dict[str, asyncio.Task[None]] = {}
+        self._news: asyncio.Queue[tuple[DownloadJob, Announcement]] = asyncio.Queue()
         self._places: dict[str, tuple[float, Place | None]] = {}
         self._service_seconds = 0.0
         self._trouble = False
@@ -109,14 +114,17 @@ class StatusMirror:
 
     async def run(self) -> None:
         """Bring marked objects up to date, until cancelled."""
-        try:
-            while True:
-                await self._awake.wait()
-                self._awake.clear()
-                await self._round()
-        finally:
-            for task in self._writing.values():
-                task.cancel()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(EVENTS_AT_ONCE):
+                group.create_task(self._announce(), name="Events")
+            try:
+                while True:
+                    await self._awake.wait()
+                    self._awake.clear()
+                    await self._round()
+            finally:
+                for task in self._writing.values():
+                    task.cancel()
 
     async def _round(self) -> None:
         uids = [uid for uid in self._marked if uid not in self._writing][:BATCH]
@@ -225,24 +233,24 @@ class StatusMirror:
                 log.warning("a status was refused", name=tracked.dj.name, error=str(error))
                 tracked.patched_at = time.monotonic()
                 return
-            tracked.status = status
-            tracked.expected_version = version
-            tracked.patched_at = time.monotonic()
-            if tracked.finished:
-                self._places.pop(tracked.job_id, None)
-            self.settled(tracked)
-            if tracked.going:
-                return  # its namespace may be going as well, and takes no Events then
+        tracked.status = status
+        tracked.expected_version = version
+        tracked.patched_at = time.monotonic()
+        if tracked.finished:
+            self._places.pop(tracked.job_id, None)
+        self.settled(tracked)
+        if not tracked.going:  # its namespace may be going as well, and takes no Events then
             for told in announcements(before, status):
-                await self._announce(
-                    tracked, event_body(tracked.dj, told, now=time.time(), instance=self._instance)
-                )
+                self._news.put_nowait((tracked.dj, told))
 
-    async def _announce(self, tracked: Tracked, event: dict[str, Any]) -> None:
-        try:
-            await self._cluster.announce(event)
-        except KubernetesError as error:
-            log.warning("an Event could not be written", name=tracked.dj.name, error=str(error))
+    async def _announce(self) -> None:
+        """Write Events, after statuses: they may be late, and a status that waits for them must not."""
+        while True:
+            dj, told = await self._news.get()
+            try:
+                await self._cluster.announce(event_body(dj, told, now=time.time(), instance=self._instance))
+            except KubernetesError as error:
+                log.warning("an Event could not be written", name=dj.name, error=str(error))
 
     def _forget(self, tracked: Tracked) -> None:
         self._places.pop(tracked.job_id, None)

@@ -16,7 +16,14 @@ from downloadjobs_core.jobstore import Place
 from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState
 from downloadjobs_operator.conditions import Condition, Type, is_true, not_so, so, written
 from downloadjobs_operator.downloadjob import DownloadJob, moment_of, seconds_of
-from downloadjobs_operator.explaining import SECOND_US, conditions_of, message_of, phase_of, unfinished
+from downloadjobs_operator.explaining import (
+    SECOND_US,
+    conditions_of,
+    is_held,
+    message_of,
+    phase_of,
+    unfinished,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ def status_of(
         now: seconds since 1970.
     """
     finished = job.state in FINISHED
-    held = job.suspended and not finished
+    held = is_held(job)
     status: dict[str, Any] = {
         "observedGeneration": dj.generation,
         "phase": phase_of(job.state),
@@ -153,8 +160,8 @@ def status_without_record(dj: DownloadJob, before: Mapping[str, Any], *, now: fl
 
 
 def _start_time(job: Job, before: Mapping[str, Any], *, held: bool, now: float) -> str | None:
-    """As batch/v1 Job has it: when it was queued, or resumed; absent while it is held before its start."""
-    if held and not job.attempt:
+    """As batch/v1 Job has it: when it was queued, or resumed; absent while it is held."""
+    if held:
         return None
     told = before.get("startTime")
     if isinstance(told, str):

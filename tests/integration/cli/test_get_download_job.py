@@ -168,11 +168,16 @@ def test_the_api_is_found_in_its_own_namespace(cluster: FakeKubectl) -> None:
 
 def test_wait_follows_the_job_to_its_end(cluster: FakeKubectl) -> None:
     """--wait polls the object, shows its phases, and then gets the result."""
-    cluster.write(phases=["", "Queued", "Processing", "Completed"])
+    cluster.write(phases=["", "Processing", "Completed"])
     ran = run(cluster, "dj/films", "--wait")
     assert ran.returncode == 0, ran.stderr
     assert re.search(r"^processing +2/2 files$", ran.stderr, re.MULTILINE)
     assert "Saved to films.zip" in ran.stdout
+    cluster.write(phases=["Processing", "Processing", "Completed"])
+    ran = run(cluster, "dj/films", "--wait", "--json", "--force")
+    documents = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [document.get("status") for document in documents] == ["processing", "completed", None]
+    assert documents[-1]["verified"] is True
 
 
 def test_wait_ends_in_time(cluster: FakeKubectl) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -214,6 +217,38 @@ def test_a_cluster_that_is_away_ends_the_search(cluster: FakeKubectl) -> None:
         api.claim("j1", "n" * 43)
 
 
+class Answer(BaseHTTPRequestHandler):
+    """An API that answers every claim."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class' name
+        pass
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        document = {"jobId": body["jobId"], "status": "completed", "downloadUrl": "http://s3.test/x"}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(document).encode())
+
+
+def test_a_forwarding_that_ended_is_begun_anew(cluster: FakeKubectl) -> None:
+    """Forwarding ends with its pod; the next claim has another, and none of them is left at the end."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        cluster.write(services=["team-a/downloadjobs-api"], api_port=server.server_port)
+        with ForwardedApi(kubectl_of(cluster), candidates(None, "team-a")) as api:
+            assert api.claim("j1", "n" * 43).value.job_id == "j1"
+            (first,) = cluster.pids("port-forward")
+            assert api.claim("j2", "n" * 43).value.job_id == "j2"
+            os.kill(first, signal.SIGKILL)
+            assert api.claim("j3", "n" * 43).value.job_id == "j3"
+            assert len(cluster.pids("port-forward")) == 2
+        assert not any(map(_alive, cluster.pids("port-forward")))
+        server.shutdown()
+        thread.join()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
 def test_a_killed_command_leaves_no_forwarding(cluster: FakeKubectl) -> None:
     """Even kill -9 of the command line ends the process that forwards."""
@@ -232,6 +267,8 @@ def test_a_killed_command_leaves_no_forwarding(cluster: FakeKubectl) -> None:
 
 def _alive(pid: int) -> bool:
     try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
-    except OSError:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().split()[2] != "Z"
