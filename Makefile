@@ -26,13 +26,16 @@ endif
 .DELETE_ON_ERROR:
 # One environment: nothing here may run beside the installation.
 .NOTPARALLEL:
-.PHONY: help demo up test test-slow test-cluster test-cluster-load chaos coverage lint format lock manifests clean
+.PHONY: help demo up operator test test-slow test-cluster test-cluster-load chaos coverage lint format lock manifests clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.local ## Run one download job on real servers on this machine, verify its zip, stop
 	@$(BIN)/downloadjobs demo $(ARGS)
+
+operator: .venv/.dev ## Run the operator on the kubeconfig's cluster (REDIS_URL=… WATCH_NAMESPACES=default)
+	@$(BIN)/downloadjobs-operator
 
 up: .venv/.local ## Start the same servers, print their addresses, run until Ctrl-C
 	@$(BIN)/downloadjobs up $(ARGS)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from downloadjobs_operator.conditions import Type, is_true, reason_of
-from downloadjobs_operator.downloadjob import API_VERSION, KIND, DownloadJob, moment_of
+from downloadjobs_operator.downloadjob import API_VERSION, KIND, DownloadJob
 from downloadjobs_operator.status import is_finished
 
 COMPONENT: Final = "downloadjobs-operator"
@@ -70,7 +71,8 @@ def _ending(new: Mapping[str, Any], message: str) -> Announcement:
 def event_body(dj: DownloadJob, told: Announcement, *, now: float, instance: str) -> dict[str, Any]:
     """An Event (core/v1) as the API server takes it."""
     unique = hashlib.sha256(f"{dj.uid}/{told.reason}/{told.occasion}".encode()).hexdigest()[:16]
-    moment = moment_of(now)
+    # To the microsecond, and without the older times to the second: those of one second would be in no order.
+    moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -88,12 +90,10 @@ def event_body(dj: DownloadJob, told: Announcement, *, now: float, instance: str
         "reason": told.reason,
         "message": told.message[:_MESSAGE_LENGTH],
         "type": "Warning" if told.warning else "Normal",
-        "source": {"component": COMPONENT},
         "reportingComponent": COMPONENT,
         "reportingInstance": instance[:128],
-        "firstTimestamp": moment,
-        "lastTimestamp": moment,
-        "count": 1,
+        "eventTime": moment,
+        "action": told.reason,
     }
 
 

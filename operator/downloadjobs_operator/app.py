@@ -261,7 +261,7 @@ async def _serve_health(
     site = web.TCPSite(runner, settings.host, settings.port)
     await site.start()
     host, port = runner.addresses[0][:2]
-    log.info("listening", host=host, port=port)
+    log.info("listening", address=f"{host}:{port}")
 
 
 async def _wait_for_resource(cluster: KubernetesDownloadJobs, stop: asyncio.Event) -> bool:

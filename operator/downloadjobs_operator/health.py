@@ -79,7 +79,7 @@ def create_app(health: Health) -> web.Application:
     async def livez(_: web.Request) -> web.Response:
         good, found = await health.alive()
         if not good:
-            log.error("not alive", **found)
+            log.error("not alive", error=found["message"])
         return web.json_response(found, status=200 if good else 503)
 
     async def readyz(_: web.Request) -> web.Response:

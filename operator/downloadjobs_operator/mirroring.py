@@ -94,7 +94,7 @@ class StatusMirror:
         self._awake = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._writing: dict[str, asyncio.Task[None]] = {}
-        self._news: asyncio.Queue[tuple[DownloadJob, Announcement]] = asyncio.Queue()
+        self._news: asyncio.Queue[tuple[DownloadJob, Announcement, float]] = asyncio.Queue()
         self._places: dict[str, tuple[float, Place | None]] = {}
         self._service_seconds = 0.0
         self._trouble = False
@@ -241,14 +241,14 @@ class StatusMirror:
         self.settled(tracked)
         if not tracked.going:  # its namespace may be going as well, and takes no Events then
             for told in announcements(before, status):
-                self._news.put_nowait((tracked.dj, told))
+                self._news.put_nowait((tracked.dj, told, time.time()))
 
     async def _announce(self) -> None:
         """Write Events, after statuses: they may be late, and a status that waits for them must not."""
         while True:
-            dj, told = await self._news.get()
+            dj, told, now = await self._news.get()
             try:
-                await self._cluster.announce(event_body(dj, told, now=time.time(), instance=self._instance))
+                await self._cluster.announce(event_body(dj, told, now=now, instance=self._instance))
             except KubernetesError as error:
                 log.warning("an Event could not be written", name=dj.name, error=str(error))
 

@@ -1,0 +1,129 @@
+"""The operator's services, wired as its composition root wires them, over a real Valkey and a cluster in memory.
+
+There is no watch: a test says what it shows, with `Site.watch` and `Site.gone`, and what kopf calls, with
+`Site.changed` and `Site.deleted`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+from kubernetes.aio.client.configuration import Configuration
+
+from downloadjobs_core.job import Job, NewJob, job_key
+from downloadjobs_core.jobstore import JobStore
+from downloadjobs_core.leases import LeaseStore
+from downloadjobs_core.redis_client import RedisConfig, connect, connect_async
+from downloadjobs_operator.app import Operator
+from downloadjobs_operator.handlers import Services, create_registry
+from downloadjobs_operator.kube import KubernetesDownloadJobs
+from downloadjobs_operator.settings import OperatorSettings
+from downloadjobs_operator.tracking import Tracked
+from support_operator import InMemoryDownloadJobs, at_work
+
+CONNECTIONS = 16
+
+
+@dataclass
+class Site:
+    """An operator, its queue, and its cluster."""
+
+    operator: Operator
+    cluster: InMemoryDownloadJobs
+    jobs: JobStore
+    leases: LeaseStore
+    settings: OperatorSettings
+
+    def watch(self, name: str = "one", namespace: str = "team") -> Tracked:
+        """The watch shows an object as it is."""
+        tracked = self.operator.tracking.see(self.cluster.objects[namespace, name])
+        self.operator._seen(tracked)
+        return tracked
+
+    def gone(self, name: str = "one", namespace: str = "team") -> None:
+        """The object is away, and the watch shows that."""
+        uid = self.cluster.objects.pop((namespace, name))["metadata"]["uid"]
+        self.operator.tracking.forget(uid)
+
+    async def changed(self, name: str = "one", namespace: str = "team") -> Tracked:
+        """The watch shows an object, and kopf calls for its creation, or a change of its spec."""
+        tracked = self.watch(name, namespace)
+        await self._call("submit", self.cluster.objects[namespace, name])
+        return tracked
+
+    async def deleted(self, name: str = "one", namespace: str = "team") -> None:
+        """The watch shows that an object is to go, and kopf calls for that."""
+        self.watch(name, namespace)
+        await self._call("withdraw", self.cluster.objects[namespace, name])
+
+    async def record(self, job_id: str = "uid-of-one") -> Job | None:
+        """A job's record."""
+        return await self.jobs.get(job_id)
+
+    async def damage(self, job_id: str, **fields: str) -> None:
+        """Write into a record by hand."""
+        await asyncio.to_thread(self.leases.redis.hset, job_key(job_id), mapping=fields)
+
+    async def wipe(self) -> None:
+        """Redis loses everything."""
+        await asyncio.to_thread(self.leases.redis.flushall)
+
+    def lease(self) -> Job:
+        """A worker takes the next job, which must be there."""
+        job = self.leases.lease("worker-1")
+        assert job is not None
+        return job
+
+    async def submit_by_rest(self, job_id: str, user: str = "ada") -> None:
+        """A job comes by REST."""
+        await self.jobs.submit(
+            NewJob(job_id=job_id, user=user, file_ids=(10_000,), total_file_ids=1, max_attempts=3)
+        )
+
+    @cached_property
+    def _handlers(self) -> dict[str, Callable[..., Coroutine[Any, Any, None]]]:
+        operator = self.operator
+        services = Services(
+            tracking=operator.tracking,
+            reconciler=operator._reconciler,
+            mirrors=operator._mirrors,
+            seen=operator._seen,
+            finalizer_give_up_seconds=self.settings.finalizer_give_up_seconds,
+            gave_up=operator._count_gave_up,
+        )
+        registry = create_registry(services, login=lambda: cast("Any", None))
+        found = registry._changing.get_all_handlers()
+        return {str(one.id): cast("Any", one.fn) for one in found}
+
+    async def _call(self, handler: str, body: dict[str, Any]) -> None:
+        await self._handlers[handler](body=body, retry=0)
+
+
+@asynccontextmanager
+async def operating(
+    url: str, *objects: dict[str, Any], running: bool = True, **settings: Any  # noqa: ANN401 - settings' own types
+) -> AsyncIterator[Site]:
+    """An operator over the Redis at this address; its services run, or wait for a test to run them."""
+    chosen = OperatorSettings(
+        **{"leader_election": False, "status_patches_per_second": 1_000, "resync_seconds": 3600} | settings
+    )
+    redis = connect_async(RedisConfig(url), max_connections=CONNECTIONS)
+    leases = LeaseStore(connect(RedisConfig(url)), chosen.policy)
+    cluster = InMemoryDownloadJobs(*objects)
+    operator = Operator(chosen, Configuration(), cast("KubernetesDownloadJobs", cluster), redis)
+    site = Site(operator, cluster, JobStore(redis, chosen.policy), leases, chosen)
+    try:
+        async with at_work(*([operator._follow] if running else [])):
+            yield site
+    finally:
+        await redis.aclose()
+        leases.redis.close()
+
+
+
+
