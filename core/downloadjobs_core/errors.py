@@ -27,6 +27,13 @@ class JobNotFoundError(DownloadJobsError):
         self.job_id = job_id
 
 
+class UnknownStateError(DownloadJobsError):
+    """A job's record is damaged, or a newer release's, which knows states that this one does not."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"The job {job_id} is {state!r}, which this release does not know: upgrade it.")
+
+
 class NotOwnerError(DownloadJobsError):
     """The job belongs to another user."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from downloadjobs_core.counts import Counts
-from downloadjobs_core.errors import JobNotFoundError, TooManyQueuedError
+from downloadjobs_core.errors import JobNotFoundError, TooManyQueuedError, UnknownStateError
 from downloadjobs_core.job import RECORD_FIELDS, Job, NewJob, job_key
 from downloadjobs_core.leases import SECOND_US, QueuePolicy, translated_errors
 from downloadjobs_core.scripts import ROOT, AsyncScripts
@@ -169,7 +169,10 @@ class JobStore:
             done, state = await self._scripts.run(script, job_id, *args)
         if done < 0:
             raise JobNotFoundError(job_id)
-        return Changed(bool(done), JobState(state))
+        try:
+            return Changed(bool(done), JobState(state))
+        except ValueError:
+            raise UnknownStateError(job_id, state) from None
 
     async def counts(self) -> Counts:
         """How many jobs are where, in one call that is O(log n)."""

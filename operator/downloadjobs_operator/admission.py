@@ -21,6 +21,10 @@ OWNER_PREFIX: Final = "k8s:"
 MOST_ATTEMPTS: Final = 20
 """As the schema has it: a backoffLimit of 19."""
 
+SHORTEST_EXPIRY: Final = 60
+LONGEST_EXPIRY: Final = 604_800
+"""Seconds that a result may be kept, as the schema has them."""
+
 USER_ID: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,128}")
 
 
@@ -50,11 +54,11 @@ def admit(dj: DownloadJob, file_ids: Sequence[int], rules: AdmissionRules) -> Ne
     Raises:
         RefusedError: it may not be, as things are.
     """
-    if dj.namespace == rules.mirrors_in:
+    if dj.namespace == rules.mirrors_in or dj.mirror:
         raise RefusedError(
             "NotAMirror",
-            f"The namespace {dj.namespace} only shows jobs that came by REST, and nobody but the operator"
-            " creates DownloadJobs in it. Create this one in another namespace.",
+            "It stands among, or calls itself, one of those that show jobs which came by REST; only the"
+            " operator creates these. Create another DownloadJob, in another namespace.",
         )
     allowed = rules.user_id_namespaces
     if dj.user_id and dj.namespace not in allowed and EVERYWHERE not in allowed:
@@ -74,6 +78,12 @@ def admit(dj: DownloadJob, file_ids: Sequence[int], rules: AdmissionRules) -> Ne
         raise RefusedError(
             "InvalidBackoffLimit",
             f"spec.backoffLimit must be from 0 to {MOST_ATTEMPTS - 1}. Create another DownloadJob.",
+        )
+    if dj.expiration_seconds and not SHORTEST_EXPIRY <= dj.expiration_seconds <= LONGEST_EXPIRY:
+        raise RefusedError(
+            "InvalidExpiration",
+            f"spec.result.expirationSeconds must be from {SHORTEST_EXPIRY} to {LONGEST_EXPIRY}."
+            " Create another DownloadJob.",
         )
     try:
         asked = Priority(dj.priority) if dj.priority else None

@@ -26,6 +26,9 @@ from downloadjobs_operator.tracking import Tracked, Tracking
 RETRY_SECONDS: Final = 5.0
 """When what could not be done is tried again."""
 
+SMALL_HEAP: Final = 1_000
+"""Entries that are not worth tidying up."""
+
 LONGEST_SLEEP: Final = 3600.0
 
 log = logs.logger(__name__)
@@ -73,10 +76,23 @@ class Alarms:
         if alarm is None:
             self._at.pop(uid, None)
             return
-        if self._at.get(uid) != alarm[0]:
-            self._at[uid] = alarm[0]
-            heapq.heappush(self._heap, (alarm[0], uid))
+        # One that has rung rings again, for what it did may have been lost; but not all the time.
+        at = max(alarm[0], tracked.rang_at + RETRY_SECONDS)
+        if self._at.get(uid) != at:
+            self._at[uid] = at
+            heapq.heappush(self._heap, (at, uid))
+            self._prune()
             self._changed.set()
+
+    def forget(self, uid: str) -> None:
+        """The object is gone."""
+        self._at.pop(uid, None)
+
+    def _prune(self) -> None:
+        """Drop entries that are out of date, when they are most of the heap."""
+        if len(self._heap) > 2 * len(self._at) + SMALL_HEAP:
+            self._heap = [entry for entry in self._heap if self._at.get(entry[1]) == entry[0]]
+            heapq.heapify(self._heap)
 
     async def run(self) -> None:
         """Ring, until cancelled."""
@@ -100,6 +116,7 @@ class Alarms:
         if alarm[0] > time.time():
             self.set(tracked)
             return
+        tracked.rang_at = time.time()
         try:
             if alarm[1] is Alarm.DEADLINE:
                 await self._reconciler.expire(tracked)
@@ -108,7 +125,9 @@ class Alarms:
                 log.info("deleted after its time", namespace=tracked.dj.namespace, name=tracked.dj.name)
         except ObjectGoneError:
             self._tracking.forget(uid)
+            return
         except (DownloadJobsError, KubernetesError) as error:
             log.warning("an alarm could not be carried out; it is tried again", error=str(error))
-            self._at[uid] = time.time() + RETRY_SECONDS
-            heapq.heappush(self._heap, (self._at[uid], uid))
+        except Exception:
+            log.exception("an alarm could not be carried out", name=tracked.dj.name)
+        self.set(tracked)

@@ -77,7 +77,8 @@ def event_body(dj: DownloadJob, told: Announcement, *, now: float, instance: str
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "name": f"{dj.name[: _NAME_LENGTH - len(unique) - 1]}.{unique}",
+            # Cut where a name may end, too.
+            "name": f"{dj.name[: _NAME_LENGTH - len(unique) - 1].rstrip('-.')}.{unique}",
             "namespace": dj.namespace,
         },
         "involvedObject": {

@@ -80,12 +80,6 @@ class Operator:
             results_bucket=settings.results_bucket,
             instance=settings.identity,
         )
-        self._reconciler = Reconciler(jobs, cluster, rules, self.mirror.mark)
-        self._repairs = Repairs(
-            self.tracking, self._reconciler, self.mirror, every_seconds=settings.resync_seconds
-        )
-        self._alarms = Alarms(self.tracking, cluster, self._reconciler)
-        self._claims = Claims(ClaimStore(redis), cluster, self.tracking)
         self._mirrors = Mirrors(
             jobs,
             cluster,
@@ -94,15 +88,36 @@ class Operator:
             namespace=settings.mirror_namespace,
             record_ttl_seconds=settings.record_ttl_seconds,
         )
+        self._reconciler = Reconciler(
+            jobs, cluster, rules, identify=self._mirrors.verify, changed=self.mirror.mark
+        )
+        self._repairs = Repairs(
+            self.tracking, self._reconciler, self.mirror, every_seconds=settings.resync_seconds
+        )
+        self._alarms = Alarms(self.tracking, cluster, self._reconciler)
+        self._claims = Claims(ClaimStore(redis), cluster, self.tracking)
         self.listener = Listener(EventStream(redis), jobs, on_event=self._on_event, missed=self._missed)
         self.mirror.missing = self._repairs.ask
         self.mirror.settled = self._alarms.set
+        self.mirror.watching = lambda: self.clock.open > 0
 
     def _seen(self, tracked: Tracked) -> None:
         self._alarms.set(tracked)
         self._claims.see(tracked)
         if tracked.verdict is not None:
             self.mirror.mark(tracked)
+
+    def _listed(self, tracked: Tracked) -> None:
+        self.mirror.mark(tracked)
+        if not (tracked.finished and tracked.job_id):
+            self._repairs.ask(tracked)
+
+    def _forgotten(self, uid: str) -> None:
+        tracked = self.tracking.get(uid)
+        if tracked is not None:
+            self._reconciler.forget(tracked)
+        self.tracking.forget(uid)
+        self._alarms.forget(uid)
 
     def _count_gave_up(self) -> None:
         self.gave_up += 1
@@ -114,7 +129,7 @@ class Operator:
         elif event.kind not in {"progress", "expired", "dropped"}:
             self._mirrors.want(event.job_id, event.user)
         if event.kind in MAKES_ROOM and event.user.startswith(OWNER_PREFIX):
-            await self._repairs.made_room(event.user.removeprefix(OWNER_PREFIX))
+            self._repairs.made_room(event.user.removeprefix(OWNER_PREFIX))
 
     def _missed(self) -> None:
         self._repairs.look_at_all()
@@ -136,8 +151,9 @@ class Operator:
             Services(
                 tracking=self.tracking,
                 reconciler=self._reconciler,
-                mirrors=self._mirrors,
                 seen=self._seen,
+                listed=self._listed,
+                gone=self._forgotten,
                 finalizer_give_up_seconds=settings.finalizer_give_up_seconds,
                 gave_up=self._count_gave_up,
             ),

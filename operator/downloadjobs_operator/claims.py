@@ -48,6 +48,8 @@ class Claims:
             except (DownloadJobsError, KubernetesError) as error:
                 log.warning("a claim could not be taken in; it is tried again", error=str(error))
                 asyncio.get_running_loop().call_later(RETRY_SECONDS, self._seen.put_nowait, tracked.dj.uid)
+            except Exception:
+                log.exception("a claim could not be taken in", name=tracked.dj.name)
 
     async def _take_in(self, tracked: Tracked) -> None:
         claim = tracked.dj.claim

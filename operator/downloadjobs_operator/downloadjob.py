@@ -7,7 +7,7 @@ care, and what cannot be is refused with a reason (`RefusedError`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -27,6 +27,9 @@ MIRROR: Final = f"{GROUP}/mirror-sha256"
 """The annotation by which the operator knows its own mirrors (see `mirrors.py`)."""
 
 FINALIZER: Final = f"{GROUP}/job"
+
+LONGEST_QUOTE: Final = 50
+"""Characters of a wrong value that a message quotes."""
 
 BACKOFF_LIMIT: Final = 2
 """As the schema has it: three attempts."""
@@ -97,7 +100,7 @@ class DownloadJob:
             ttl_seconds=_number(spec.get("ttlSecondsAfterFinished")),
             expiration_seconds=_number(result.get("expirationSeconds")) or 0,
             retain=result.get("deletionPolicy") == "Retain",
-            file_count=len(ids) if isinstance(ids := spec.get("fileIds"), Sequence) else 0,
+            file_count=len(ids) if isinstance(ids := spec.get("fileIds"), list | tuple) else 0,
         )
 
 
@@ -108,18 +111,16 @@ def file_ids_of(body: Mapping[str, Any]) -> tuple[int, ...]:
         RefusedError: they are not what the schema asks for.
     """
     ids = _mapping(body.get("spec")).get("fileIds")
-    if not isinstance(ids, Sequence) or isinstance(ids, str) or not 1 <= len(ids) <= MAX_FILES:
+    if not isinstance(ids, list | tuple) or not 1 <= len(ids) <= MAX_FILES:
         raise RefusedError(
             "InvalidFileIds", f"spec.fileIds must have 1 to {MAX_FILES:,} ids. Create another DownloadJob."
         )
-    wrong = next(
-        (value for value in ids if _number(value) is None or not MIN_FILE_ID <= value <= MAX_FILE_ID), None
-    )
-    if wrong is not None:
+    wrong = [value for value in ids if _number(value) is None or not MIN_FILE_ID <= value <= MAX_FILE_ID]
+    if wrong:
         raise RefusedError(
             "InvalidFileIds",
-            f"spec.fileIds has {wrong!r}; ids are numbers from {MIN_FILE_ID} to {MAX_FILE_ID}."
-            " Create another DownloadJob.",
+            f"spec.fileIds has {repr(wrong[0])[:LONGEST_QUOTE]}; ids are numbers from {MIN_FILE_ID} to"
+            f" {MAX_FILE_ID}. Create another DownloadJob.",
         )
     return tuple(ids)
 

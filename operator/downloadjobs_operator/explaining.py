@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from downloadjobs_core.job import Job
@@ -13,6 +14,11 @@ from downloadjobs_operator.downloadjob import moment_of
 DEADLINE_EXCEEDED: Final = "deadline-exceeded"
 """The error code of a job that was cancelled because its deadline passed."""
 
+EXPIRED: Final = "The result was removed after its time. Create another DownloadJob for a new one."
+
+LONGEST_MESSAGE: Final = 1_000
+"""Characters. A condition may have 32,768, and an Event 1,024."""
+
 SECOND_US: Final = 1_000_000
 
 
@@ -22,8 +28,9 @@ def phase_of(state: JobState) -> str:
 
 
 def camel_case(code: str) -> str:
-    """An error code as a reason: `storage-unavailable` is `StorageUnavailable`."""
-    return "".join(word.capitalize() for word in code.split("-")) or "Failed"
+    """An error code as a reason: `storage-unavailable` is `StorageUnavailable`. What is no word becomes one."""
+    word = "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", code))
+    return word if word[:1].isalpha() else f"Failed{word}"
 
 
 def is_held(job: Job) -> bool:
@@ -55,10 +62,10 @@ def message_of(job: Job, place: Place | None) -> str:
                 " its manifest.json says which, and why."
             )
         case JobState.EXPIRED:
-            text = "The result was removed after its time. Create another DownloadJob for a new one."
+            text = EXPIRED
         case _:
             text = job.error_message
-    return text
+    return text[:LONGEST_MESSAGE]
 
 
 def conditions_of(job: Job, place: Place | None) -> list[Condition]:
@@ -100,7 +107,7 @@ def _queued(job: Job, place: Place | None) -> Condition:
     if job.suspended:
         return not_so(Type.QUEUED, "Suspended", "Held by spec.suspend.")
     if job.state is JobState.RETRYING:
-        return so(Type.QUEUED, "Retrying", job.error_message)
+        return so(Type.QUEUED, "Retrying", job.error_message[:LONGEST_MESSAGE])
     parked = place is not None and place.where == "parked"
     return so(Type.QUEUED, "LimitReached" if parked else "Waiting")
 

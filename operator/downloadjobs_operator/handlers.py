@@ -17,7 +17,7 @@ from downloadjobs_core import logs
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_operator.downloadjob import FINALIZER, GROUP, PLURAL, VERSION
 from downloadjobs_operator.kube import KubernetesError
-from downloadjobs_operator.mirrors import Mirrors
+from downloadjobs_operator.mirroring import QUEUE_UNAVAILABLE
 from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.status import Verdict
 from downloadjobs_operator.tracking import Tracked, Tracking
@@ -53,9 +53,12 @@ class Services:
 
     tracking: Tracking
     reconciler: Reconciler
-    mirrors: Mirrors
     seen: Callable[[Tracked], None]
     """Called with each object that the watch shows."""
+    listed: Callable[[Tracked], None]
+    """Called with each object that was there before the watch began, whose changes may have been missed."""
+    gone: Callable[[str], None]
+    """Called with the uid of each object that is gone."""
     finalizer_give_up_seconds: float
     gave_up: Callable[[], None]
     """Called when an object was let go although its job could not be withdrawn."""
@@ -103,9 +106,12 @@ def create_registry(services: Services, login: Callable[[], kopf.AiohttpSession]
     @kopf.on.event(*resource, registry=registry)
     async def seen(event: Mapping[str, Any], **_: Any) -> None:  # noqa: ANN401
         if event["type"] == "DELETED":
-            services.tracking.forget(event["object"]["metadata"]["uid"])
+            services.gone(event["object"]["metadata"]["uid"])
             return
-        services.seen(services.tracking.see(event["object"]))
+        tracked = services.tracking.see(event["object"])
+        services.seen(tracked)
+        if event["type"] is None:
+            services.listed(tracked)
 
     @kopf.on.create(*resource, registry=registry, id="submit")
     @kopf.on.update(*resource, registry=registry, id="follow", field="spec")
@@ -116,8 +122,6 @@ def create_registry(services: Services, login: Callable[[], kopf.AiohttpSession]
     @kopf.on.delete(*resource, registry=registry, id="withdraw")
     async def deleted(body: kopf.Body, retry: int, **_: Any) -> None:  # noqa: ANN401
         tracked = services.tracking.see(body)
-        if not tracked.job_id:
-            await _translated(retry, _verify_for_deletion(services, tracked))
         waited = time.time() - (tracked.dj.deleted_at or time.time())
         try:
             await services.reconciler.withdraw(tracked)
@@ -143,26 +147,18 @@ def delay_seconds(retry: int) -> float:
 
 
 async def _reconcile(services: Services, tracked: Tracked, body: Mapping[str, Any]) -> None:
-    if not tracked.job_id and services.mirrors.on:
-        await services.mirrors.verify(tracked)
     try:
         await services.reconciler.reconcile(tracked, body)
     except DownloadJobsError:
         if not tracked.finished and tracked.verdict is None and not tracked.status.get("jobId"):
             tracked.verdict = Verdict(
                 final=False,
-                reason="QueueUnavailable",
+                reason=QUEUE_UNAVAILABLE,
                 message="The queue cannot be reached. It is tried again by itself.",
             )
         raise
     finally:
         services.seen(tracked)
-
-
-async def _verify_for_deletion(services: Services, tracked: Tracked) -> None:
-    """A mirror that an operator before this one made is known by its job's record alone."""
-    if services.mirrors.on:
-        await services.mirrors.verify(tracked)
 
 
 async def _translated(retry: int, work: Awaitable[Any]) -> None:

@@ -171,7 +171,15 @@ class KubernetesDownloadJobs:
             ) from error
         if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's success
             raise _error(response.status, _message(text))
-        return cast("dict[str, Any]", json.loads(text))
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise KubernetesUnavailableError(
+                f"what answers for the API server sends no JSON: {_message(text)!r}. Is a proxy in between?"
+            )
+        return answer
 
 
 def _path(namespace: str, name: str = "") -> str:

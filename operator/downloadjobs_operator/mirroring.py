@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from downloadjobs_core import logs
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.job import Job
-from downloadjobs_core.jobstore import JobStore, Place
+from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.states import JobState
 from downloadjobs_operator.announcements import Announcement, announcements, event_body
 from downloadjobs_operator.downloadjob import DownloadJob
@@ -52,6 +52,9 @@ AGAIN_SECONDS: Final = 1.0
 PLACE_SECONDS: Final = 15.0
 """How old the place in the queue may be that a status tells."""
 
+QUEUE_UNAVAILABLE: Final = "QueueUnavailable"
+"""The reason of a verdict that holds while Redis cannot be reached."""
+
 RECORD_LOST: Final = Verdict(
     final=True,
     reason="RecordLost",
@@ -61,7 +64,7 @@ RECORD_LOST: Final = Verdict(
 
 log = logs.logger(__name__)
 
-Missing = Callable[[Tracked], Awaitable[None]]
+Missing = Callable[[Tracked], None]
 """What is done about an unfinished object whose job has no record: it is submitted (again)."""
 
 
@@ -95,10 +98,11 @@ class StatusMirror:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._writing: dict[str, asyncio.Task[None]] = {}
         self._news: asyncio.Queue[tuple[DownloadJob, Announcement, float]] = asyncio.Queue()
-        self._places: dict[str, tuple[float, Place | None]] = {}
         self._service_seconds = 0.0
         self._trouble = False
         self.missing: Missing | None = None
+        self.watching: Callable[[], bool] = lambda: True
+        """Whether what is known of objects is new; statuses wait while it is not."""
         self.settled: Callable[[Tracked], None] = lambda _: None
         """Called with each object whose status was brought up to date, for its deadlines."""
 
@@ -133,10 +137,14 @@ class StatusMirror:
         for uid in uids:
             del self._marked[uid]
         batch = [tracked for uid in uids if (tracked := self._tracking.get(uid)) is not None]
+        if not self.watching():
+            self._again(batch)
+            return
         try:
             await self._look_at(batch)
         except DownloadJobsError as error:
             self._note_trouble(str(error))
+            self._tell_without_queue(batch)
             self._again(batch)
         else:
             self._trouble = False
@@ -146,44 +154,58 @@ class StatusMirror:
     async def _look_at(self, batch: list[Tracked]) -> None:
         records = await self._jobs.records([one.job_id for one in batch if one.job_id])
         await self._look_up_places([one for one in batch if _waits(records.get(one.job_id))])
-        later = []
         for tracked in batch:
             if tracked.job_id and tracked.job_id not in records:
                 continue  # damaged, or of a newer release, which mirrors it itself
-            job = records.get(tracked.job_id)
-            if job is None and await self._submitted(tracked):
-                continue
-            status = self._status(tracked, job)
-            self.settled(tracked)
-            if status is None:
-                continue
-            since = time.monotonic() - tracked.patched_at
-            match urgency(tracked.status, status, seconds_since_patch=since):
-                case Urgency.NOW:
-                    self._bucket.owe()
-                    self._start(_Written(tracked, status))
-                case Urgency.SOON if self._bucket.take():
-                    self._start(_Written(tracked, status))
-                case Urgency.SOON:
-                    later.append(tracked)
-                case Urgency.NOT_YET:
-                    pass
-        self._again(later)
+            try:
+                self._bring_up_to_date(tracked, records.get(tracked.job_id))
+            except Exception:  # whatever is wrong with one, the others go on
+                log.exception("a status could not be computed", name=tracked.dj.name)
 
-    async def _submitted(self, tracked: Tracked) -> bool:
+    def _bring_up_to_date(self, tracked: Tracked, job: Job | None) -> None:
+        if tracked.verdict is not None and tracked.verdict.reason == QUEUE_UNAVAILABLE:
+            tracked.verdict = None  # it was just read
+        if job is None and self._submitted(tracked):
+            return
+        self._settle(tracked, self._status(tracked, job))
+
+    def _tell_without_queue(self, batch: list[Tracked]) -> None:
+        """Say so in the statuses of those that are not submitted yet; all others stay as they are."""
+        for tracked in batch:
+            if tracked.verdict is not None and not tracked.finished and not tracked.status.get("jobId"):
+                self._settle(tracked, self._status(tracked, None))
+
+    def _settle(self, tracked: Tracked, status: dict[str, Any] | None) -> None:
+        """Write a status, at once or when there is room, if it says anything new."""
+        self.settled(tracked)
+        if status is None or tracked.dj.uid in self._writing:
+            return
+        since = time.monotonic() - tracked.patched_at
+        match urgency(tracked.status, status, seconds_since_patch=since):
+            case Urgency.NOW:
+                self._bucket.owe()
+                self._start(_Written(tracked, status))
+            case Urgency.SOON if self._bucket.take():
+                self._start(_Written(tracked, status))
+            case Urgency.SOON:
+                self._again([tracked])
+            case Urgency.NOT_YET:
+                pass
+
+    def _submitted(self, tracked: Tracked) -> bool:
         """Whether an object without a record is on its way to one, which will mark it again."""
         if tracked.finished or tracked.verdict is not None or tracked.is_mirror or tracked.going:
             return False
         if self.missing is None or not tracked.job_id:
             return True
-        await self.missing(tracked)
+        self.missing(tracked)
         return True
 
     def _status(self, tracked: Tracked, job: Job | None) -> dict[str, Any] | None:
         """The object's status as it should be, or None if there is nothing to say."""
         now = time.time()
         if job is not None:
-            place = self._places.get(job.job_id, (0.0, None))[1] if _waits(job) else None
+            place = tracked.place if _waits(job) else None
             around = Surroundings(self._results_bucket, place, self._service_seconds)
             return status_of(tracked.dj, job, tracked.status, around, now=now)
         if tracked.finished:
@@ -193,15 +215,12 @@ class StatusMirror:
 
     async def _look_up_places(self, waiting: list[Tracked]) -> None:
         now = time.monotonic()
-        old = [
-            one.job_id
-            for one in waiting
-            if now - self._places.get(one.job_id, (-1e9, None))[0] > PLACE_SECONDS
-        ]
+        old = [one for one in waiting if now - one.placed_at > PLACE_SECONDS]
         if not old:
             return
-        places = await asyncio.gather(*(self._jobs.place(job_id) for job_id in old))
-        self._places.update({job_id: (now, place) for job_id, place in zip(old, places, strict=True)})
+        places = await asyncio.gather(*(self._jobs.place(one.job_id) for one in old))
+        for tracked, place in zip(old, places, strict=True):
+            tracked.place, tracked.placed_at = place, now
         self._service_seconds = (await self._jobs.counts()).service_us / 1_000_000
 
     def _start(self, written: _Written) -> None:
@@ -223,7 +242,7 @@ class StatusMirror:
             try:
                 version = await self._cluster.patch_status(tracked.dj, patch)
             except ObjectGoneError:
-                self._forget(tracked)
+                self._tracking.forget(tracked.dj.uid)
                 return
             except KubernetesUnavailableError as error:
                 self._note_trouble(str(error))
@@ -236,8 +255,6 @@ class StatusMirror:
         tracked.status = status
         tracked.expected_version = version
         tracked.patched_at = time.monotonic()
-        if tracked.finished:
-            self._places.pop(tracked.job_id, None)
         self.settled(tracked)
         if not tracked.going:  # its namespace may be going as well, and takes no Events then
             for told in announcements(before, status):
@@ -251,10 +268,6 @@ class StatusMirror:
                 await self._cluster.announce(event_body(dj, told, now=now, instance=self._instance))
             except KubernetesError as error:
                 log.warning("an Event could not be written", name=dj.name, error=str(error))
-
-    def _forget(self, tracked: Tracked) -> None:
-        self._places.pop(tracked.job_id, None)
-        self._tracking.forget(tracked.dj.uid)
 
     def _again(self, batch: list[Tracked]) -> None:
         if batch:

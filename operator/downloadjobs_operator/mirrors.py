@@ -147,11 +147,13 @@ class Mirrors:
                 log.warning("a job could not be shown; it is tried again", job_id=job_id, error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
                 self.want(job_id, "")
+            except Exception:
+                log.exception("a job could not be shown", job_id=job_id)
 
     async def verify(self, tracked: Tracked) -> bool:
         """Find out whether an object in the namespace of mirrors is one, and have it show its job then."""
-        if tracked.is_mirror:
-            return True
+        if tracked.is_mirror or not self.on:
+            return tracked.is_mirror
         job_id = tracked.dj.name
         job = await self._jobs.get(job_id)
         if job is not None and job.mirror == tracked.dj.uid:

@@ -71,4 +71,5 @@ def _worth_telling(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def _percent(status: Mapping[str, Any]) -> int:
     progress = status.get("progress")
     text = progress.get("percent", "0%") if isinstance(progress, Mapping) else "0%"
-    return int(text.removesuffix("%") or 0) if isinstance(text, str) else 0
+    digits = text.removesuffix("%") if isinstance(text, str) else ""
+    return int(digits) if digits.isdecimal() else 0  # somebody may have written it by hand

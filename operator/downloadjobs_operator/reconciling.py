@@ -6,7 +6,7 @@ Which of these is due is a function of the object and its job's record alone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -61,13 +61,22 @@ class Reconciler:
         jobs: JobStore,
         cluster: DownloadJobs,
         rules: AdmissionRules,
+        identify: Callable[[Tracked], Awaitable[object]],
         changed: Callable[[Tracked], None],
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._rules = rules
+        self._identify = identify
         self._changed = changed
         self._turned_away: dict[str, dict[str, None]] = {}
+
+    def forget(self, tracked: Tracked) -> None:
+        """The object is gone."""
+        waiting = self._turned_away.get(tracked.dj.namespace, {})
+        waiting.pop(tracked.dj.uid, None)
+        if not waiting:
+            self._turned_away.pop(tracked.dj.namespace, None)
 
     def turned_away(self, namespace: str) -> list[str]:
         """The uids of objects whose submission was refused because too many jobs of their namespace wait."""
@@ -81,15 +90,23 @@ class Reconciler:
             body: all of it, if it is at hand; else it is read when a submission needs its file ids.
         """
         async with tracked.lock:
-            if tracked.going or tracked.finished or not tracked.job_id:
+            if not tracked.job_id:
+                await self._identify(tracked)
+            if tracked.going:
                 return
-            job = (await self._jobs.records([tracked.job_id])).get(tracked.job_id)
-            if job is None and tracked.is_mirror:
-                return
+            if tracked.job_id and not tracked.finished:
+                await self._do(tracked, body)
+        self._changed(tracked)
+
+    async def _do(self, tracked: Tracked, body: Mapping[str, Any] | None) -> None:
+        records = await self._jobs.records([tracked.job_id])
+        if tracked.job_id not in records:
+            return  # damaged, or of a newer release, which looks after it itself
+        job = records[tracked.job_id]
+        if job is not None or not tracked.is_mirror:
             action = due(tracked.dj, job)
             with logs.context(job_id=tracked.job_id, namespace=tracked.dj.namespace, name=tracked.dj.name):
                 await self._act(tracked, action, body)
-        self._changed(tracked)
 
     async def _act(self, tracked: Tracked, action: Action, body: Mapping[str, Any] | None) -> None:
         job_id = tracked.job_id
@@ -117,7 +134,7 @@ class Reconciler:
 
     async def _submit(self, tracked: Tracked, body: Mapping[str, Any] | None) -> None:
         dj = tracked.dj
-        self._turned_away.get(dj.namespace, {}).pop(dj.uid, None)
+        self.forget(tracked)
         try:
             whole = body if body is not None else await self._cluster.get(dj.namespace, dj.name)
             if whole["metadata"]["uid"] != dj.uid or whole["metadata"].get("deletionTimestamp"):
@@ -155,6 +172,9 @@ class Reconciler:
     async def withdraw(self, tracked: Tracked) -> None:
         """End what a job still wants, because its object goes."""
         async with tracked.lock:
+            self.forget(tracked)
+            if not tracked.job_id:
+                await self._identify(tracked)
             if not tracked.job_id:
                 return
             remove = not tracked.dj.retain and not tracked.is_mirror

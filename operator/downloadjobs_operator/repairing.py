@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 from downloadjobs_core import logs
@@ -56,7 +57,7 @@ class Repairs:
         self._now = asyncio.Event()
         self._turn: deque[str] = deque()
 
-    async def ask(self, tracked: Tracked) -> None:
+    def ask(self, tracked: Tracked) -> None:
         """Have an object reconciled soon."""
         if tracked.dj.uid not in self._queued:
             self._queued.add(tracked.dj.uid)
@@ -66,12 +67,12 @@ class Repairs:
         """Compare everything now: changes may have been missed."""
         self._now.set()
 
-    async def made_room(self, namespace: str) -> None:
+    def made_room(self, namespace: str) -> None:
         """A job of a namespace began or ended, so one that was refused for its number may be let in."""
-        for uid in self._reconciler.turned_away(namespace)[:QUOTA_BATCH]:
-            tracked = self._tracking.get(uid)
-            if tracked is not None:
-                await self.ask(tracked)
+        refused = (self._tracking.get(uid) for uid in self._reconciler.turned_away(namespace))
+        waiting = (one for one in refused if one is not None and not one.going)
+        for tracked in islice(waiting, QUOTA_BATCH):
+            self.ask(tracked)
 
     async def run(self) -> None:
         """Compare, in intervals and when asked, until cancelled."""
@@ -90,7 +91,7 @@ class Repairs:
             # Finished ones as well: a dead letter may have been queued again, a result removed.
             self._mirror.mark(tracked)
             if not tracked.finished:
-                await self.ask(tracked)
+                self.ask(tracked)
 
     async def _look_at_waiting(self) -> None:
         while True:
@@ -121,6 +122,6 @@ class Repairs:
                     error=str(error),
                 )
                 await asyncio.sleep(RETRY_SECONDS)
-                await self.ask(tracked)
+                self.ask(tracked)
             except Exception:
                 log.exception("an object could not be reconciled", name=tracked.dj.name)

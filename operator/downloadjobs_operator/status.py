@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from downloadjobs_core.job import Job
 from downloadjobs_core.jobstore import Place
@@ -17,6 +17,7 @@ from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState
 from downloadjobs_operator.conditions import Condition, Type, is_true, not_so, so, written
 from downloadjobs_operator.downloadjob import DownloadJob, moment_of, seconds_of
 from downloadjobs_operator.explaining import (
+    EXPIRED,
     SECOND_US,
     conditions_of,
     is_held,
@@ -24,6 +25,9 @@ from downloadjobs_operator.explaining import (
     phase_of,
     unfinished,
 )
+
+LONGEST_GUESS_SECONDS: Final = 365 * 86_400.0
+"""A longer one says nothing; far longer ones are no date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +97,9 @@ def status_of(
         status["completionTime"] = moment_of((job.finished_us or job.updated_us) / SECOND_US)
     else:
         eta = _eta(job, around, now)
-        if eta is not None and not held:
+        if eta is not None and eta - now < LONGEST_GUESS_SECONDS and not held:
             status["eta"] = moment_of(eta)
-        if around.place is not None and around.place.where == "ready":
+        if around.place is not None and around.place.where == "ready" and not held:
             status["queuePosition"] = around.place.ahead + 1
         if job.worker:
             status["worker"] = job.worker
@@ -142,8 +146,12 @@ def status_of_verdict(
 def status_without_record(dj: DownloadJob, before: Mapping[str, Any], *, now: float) -> dict[str, Any] | None:
     """The status of a finished DownloadJob whose job's record is gone; None if it stays as it is.
 
-    It keeps what it says, but for a result whose time is over: nothing removes that from the status later.
+    It keeps what it says, but for the generation it is about, and for a result whose time is over: nothing
+    else would take that away.
     """
+    if before.get("observedGeneration") != dj.generation:
+        before = {**before, "observedGeneration": dj.generation}
+        return status_without_record(dj, before, now=now) or before
     result = before.get("result")
     expires = seconds_of(result.get("expiresAt")) if isinstance(result, Mapping) else None
     if expires is None or expires > now:
@@ -156,7 +164,7 @@ def status_without_record(dj: DownloadJob, before: Mapping[str, Any], *, now: fl
         now=now,
     )
     kept = {name: value for name, value in before.items() if name != "result"}
-    return kept | {"phase": phase_of(JobState.EXPIRED), "conditions": others + gone}
+    return kept | {"phase": phase_of(JobState.EXPIRED), "message": EXPIRED, "conditions": others + gone}
 
 
 def _start_time(job: Job, before: Mapping[str, Any], *, held: bool, now: float) -> str | None:

@@ -6,11 +6,13 @@ Only what decisions need is kept of each, about two kilobytes; never its file id
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from downloadjobs_core.jobstore import Place
 from downloadjobs_operator.downloadjob import DownloadJob
 from downloadjobs_operator.status import Verdict, is_finished
 
@@ -29,10 +31,16 @@ class Tracked:
     is_mirror: bool = False
     """It shows a job that came by REST, and the operator itself created it."""
     verdict: Verdict | None = None
+    place: Place | None = None
+    """Where its job stood in the queue when that was last asked."""
+    placed_at: float = -math.inf
+    """When that was, by `time.monotonic`."""
     patched_at: float = 0.0
     """When its status was last patched, by `time.monotonic`."""
     expected_version: str = ""
     """The resourceVersion of that patch, until the watch shows it."""
+    rang_at: float = 0.0
+    """When its last alarm rang, in seconds since 1970."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever changes its job, so that a deletion and a submission cannot overtake each other."""
 
