@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
+
 from downloadjobs_core.settings import Ceilings, Origin, Port, QueueSettings, RedisSettings, StorageSettings
 from downloadjobs_core.states import Priority
 

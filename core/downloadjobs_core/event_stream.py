@@ -25,7 +25,6 @@ class JobEvent:
     kind: str
     user: str
     """Empty where the entry does not say, as progress does not."""
-    at_us: int
 
 
 class EventStream:
@@ -46,7 +45,12 @@ class EventStream:
             reply = await self._redis.xread({f"{ROOT}:events": after}, count=limit, block=wait_ms)
         entries = cast("list[tuple[str, dict[str, str]]]", _entries(reply))
         return [
-            JobEvent(entry, fields["job"], fields["kind"], fields.get("user", ""), int(fields["at_us"]))
+            JobEvent(
+                entry,
+                fields.get("job", ""),
+                fields.get("kind", ""),
+                fields.get("user", ""),
+            )
             for entry, fields in entries
         ]
 

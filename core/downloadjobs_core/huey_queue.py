@@ -65,10 +65,19 @@ class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
 
     blocking = True
 
-    def __init__(self, name: str, *, leases: LeaseStore, worker: str, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        name: str,
+        *,
+        leases: LeaseStore,
+        worker: str,
+        holder: str = "",
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(name, **kwargs)
         self._leases = leases
         self._worker = worker
+        self._holder = holder
         self._reachable = threading.Event()
         self._reachable.set()
         self.closing = threading.Event()
@@ -91,7 +100,7 @@ class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
         return job
 
     def _pop(self) -> dict[str, str] | None:
-        return None if self.closing.is_set() else self._leases.pop(self._worker)
+        return None if self.closing.is_set() else self._leases.pop(self._worker, holder=self._holder)
 
     def _unless_redis_is_away(self, call: Callable[[], Result]) -> Result | None:
         """Make a call, or wait a moment if Redis cannot be asked; said once, not by each slot again."""
@@ -147,7 +156,7 @@ class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
 class LeasedHuey(Huey):  # type: ignore[misc]  # huey has no types
     """A Huey whose tasks are leased jobs."""
 
-    def __init__(self, leases: LeaseStore, *, worker: str) -> None:
+    def __init__(self, leases: LeaseStore, *, worker: str, holder: str = "") -> None:
         super().__init__(
             "downloadjobs",
             results=False,
@@ -155,6 +164,7 @@ class LeasedHuey(Huey):  # type: ignore[misc]  # huey has no types
             storage_class=LeaseStorage,
             leases=leases,
             worker=worker,
+            holder=holder,
         )
 
     @property

@@ -126,10 +126,17 @@ class LeaseStore:
             raise TooManyQueuedError(job.user, rest[0])
         return bool(accepted)
 
-    def pop(self, worker: str) -> dict[str, str] | None:
-        """Lease the next ready job for `worker`: its hash with the new token, or None."""
+    def pop(self, worker: str, *, holder: str = "") -> dict[str, str] | None:
+        """Lease the next ready job: its hash with the new token, or None.
+
+        Args:
+            worker: who takes it, shown to users.
+            holder: which process that is; `worker` without it. One that is fenced gets nothing.
+        """
         with translated_errors():
-            reply = self._scripts.run("pop", worker, self._lease_us, self.policy.user_max_running)
+            reply = self._scripts.run(
+                "pop", worker, self._lease_us, self.policy.user_max_running, holder or worker
+            )
         return None if reply is None else dict(zip(reply[::2], reply[1::2], strict=True))
 
     def lease(self, worker: str) -> Job | None:

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 ROOT: Final = "{downloadjobs}"
 """The root of all keys. The braces are a hash tag: one slot of Redis Cluster holds them all."""
 
-_FLAGS: Final = {"counts": "no-writes", "place": "no-writes", "submit": "", "pop": "", "suspend": ""}
+_FLAGS: Final = {
+    "counts": "no-writes",
+    "holders": "no-writes",
+    "place": "no-writes",
+    "submit": "",
+    "pop": "",
+    "suspend": "",
+}
 """How a script is declared to Redis (7 or newer). In a Redis that is full, those without a flag are refused
 before they begin: no job is accepted or started. All others end work, which frees memory, and are allowed."""
 

@@ -101,7 +101,8 @@ class Alarms:
             if wait > 0:
                 self._changed.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), min(wait, LONGEST_SLEEP))
+                    async with asyncio.timeout(min(wait, LONGEST_SLEEP)):
+                        await self._changed.wait()
                 continue
             at, uid = heapq.heappop(self._heap)
             if self._at.get(uid) == at:

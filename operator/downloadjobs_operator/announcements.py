@@ -19,8 +19,8 @@ from downloadjobs_operator.status import is_finished
 
 COMPONENT: Final = "downloadjobs-operator"
 _NAME_LENGTH: Final = 253
-_MESSAGE_LENGTH: Final = 1024
-"""The API server refuses longer ones."""
+_MESSAGE_BYTES: Final = 1024
+"""The API server refuses longer ones, where `eventTime` is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def event_body(dj: DownloadJob, told: Announcement, *, now: float, instance: str
             "uid": dj.uid,
         },
         "reason": told.reason,
-        "message": told.message[:_MESSAGE_LENGTH],
+        "message": told.message.encode()[:_MESSAGE_BYTES].decode(errors="ignore"),
         "type": "Warning" if told.warning else "Normal",
         "reportingComponent": COMPONENT,
         "reportingInstance": instance[:128],

@@ -43,6 +43,9 @@ REDIS_CONNECTIONS: Final = 32
 SIGNALS_TAKEN_SECONDS: Final = 0.5
 """After which kopf has begun, and with that installed its signal handlers."""
 
+STOP_SECONDS: Final = 10.0
+"""How long its tasks may take to end; then the process ends all the same."""
+
 LOOK_SECONDS: Final = 5.0
 """Between two looks for the CustomResourceDefinition, or a way to the cluster, at the start."""
 
@@ -89,7 +92,12 @@ class Operator:
             record_ttl_seconds=settings.record_ttl_seconds,
         )
         self._reconciler = Reconciler(
-            jobs, cluster, rules, identify=self._mirrors.verify, changed=self.mirror.mark
+            jobs,
+            cluster,
+            rules,
+            identify=self._mirrors.verify,
+            changed=self.mirror.mark,
+            gone=self.tracking.forget,
         )
         self._repairs = Repairs(
             self.tracking, self._reconciler, self.mirror, every_seconds=settings.resync_seconds
@@ -184,11 +192,12 @@ class Operator:
             # Ours before kopf's end: it would wait for every task that it did not begin itself.
             stopping.cancel()
             following.cancel()
-            await asyncio.wait([following])
+            await asyncio.wait([following], timeout=STOP_SECONDS)  # a library may swallow a cancellation
             kopf_stop.set()
-            await asyncio.wait([watching])
+            await asyncio.wait([watching], timeout=STOP_SECONDS)
         if not stop.is_set():
-            fault = watching.exception() or (None if following.cancelled() else following.exception())
+            faults = [one.exception() for one in (watching, following) if one.done() and not one.cancelled()]
+            fault = next(filter(None, faults), None)
             raise EndedError(f"a task of the operator has ended by itself: {fault!r}") from fault
 
     async def _follow(self) -> None:
@@ -296,5 +305,6 @@ async def _wait_for_resource(cluster: KubernetesDownloadJobs, stop: asyncio.Even
             log.warning("not ready", server="kubernetes", error=problem)
             told = problem
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
+            async with asyncio.timeout(LOOK_SECONDS):
+                await stop.wait()
     return False

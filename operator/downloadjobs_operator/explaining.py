@@ -28,7 +28,7 @@ def phase_of(state: JobState) -> str:
 
 
 def camel_case(code: str) -> str:
-    """An error code as a reason: `storage-unavailable` is `StorageUnavailable`. What is no word becomes one."""
+    """An error code as a reason, which is one word: `storage-unavailable` is `StorageUnavailable`."""
     word = "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", code))
     return word if word[:1].isalpha() else f"Failed{word}"
 

@@ -22,7 +22,6 @@ REQUEST_SECONDS: Final = 15.0
 was given up may still be done, and then is done twice."""
 
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
-MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
 
 NOT_FOUND: Final = 404
@@ -62,7 +61,7 @@ class DownloadJobs(Protocol):
         """The whole object. Raises `ObjectGoneError`."""
 
     async def patch_status(self, dj: DownloadJob, status: Mapping[str, Any]) -> str:
-        """Merge into its status; the object's new resourceVersion. Raises `ObjectGoneError`."""
+        """Replace its status; the object's new resourceVersion. Raises `ObjectGoneError`."""
 
     async def remove_annotation(self, dj: DownloadJob, name: str, value: str) -> None:
         """Remove an annotation, if it still has this value. Raises `ObjectGoneError`."""
@@ -88,9 +87,20 @@ class KubernetesDownloadJobs:
         return await self.request("GET", _path(namespace, name))
 
     async def patch_status(self, dj: DownloadJob, status: Mapping[str, Any]) -> str:
-        """Merge into its status; the object's new resourceVersion. Raises `ObjectGoneError`."""
-        body = {"metadata": {"uid": dj.uid}, "status": status}
-        answer = await self.request("PATCH", f"{_path(dj.namespace, dj.name)}/status", body, MERGE_PATCH)
+        """Replace its status; the object's new resourceVersion. Raises `ObjectGoneError`."""
+        # Not a merge patch: of one of the status alone, the API server ignores the uid, and another object
+        # that was created under the same name meanwhile would get this one's status.
+        patch: list[dict[str, Any]] = [
+            {"op": "test", "path": "/metadata/uid", "value": dj.uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        try:
+            answer = await self.request("PATCH", f"{_path(dj.namespace, dj.name)}/status", patch, JSON_PATCH)
+        except InvalidError as error:
+            found = await self.get(dj.namespace, dj.name)
+            if found["metadata"]["uid"] != dj.uid:
+                raise ObjectGoneError(str(error)) from error
+            raise
         return str(answer["metadata"]["resourceVersion"])
 
     async def remove_annotation(self, dj: DownloadJob, name: str, value: str) -> None:

@@ -26,7 +26,7 @@ from downloadjobs_operator.kube import (
     KubernetesUnavailableError,
     ObjectGoneError,
 )
-from downloadjobs_operator.patching import Urgency, merge_patch, urgency
+from downloadjobs_operator.patching import Urgency, urgency
 from downloadjobs_operator.rationing import TokenBucket
 from downloadjobs_operator.status import (
     Surroundings,
@@ -237,10 +237,9 @@ class StatusMirror:
     async def _write(self, written: _Written) -> None:
         tracked, status = written.tracked, written.status
         before = tracked.status
-        patch = merge_patch(before, status)
         async with self._slots:
             try:
-                version = await self._cluster.patch_status(tracked.dj, patch)
+                version = await self._cluster.patch_status(tracked.dj, status)
             except ObjectGoneError:
                 self._tracking.forget(tracked.dj.uid)
                 return

@@ -1,4 +1,4 @@
-"""Which difference between two statuses is worth a patch, and the patch (RFC 7396)."""
+"""Which difference between two statuses is worth a patch."""
 
 from __future__ import annotations
 
@@ -40,18 +40,6 @@ def urgency(old: Mapping[str, Any], new: Mapping[str, Any], *, seconds_since_pat
     if moved or (seconds_since_patch >= PROGRESS_SECONDS and _worth_telling(old, new)):
         return Urgency.SOON
     return Urgency.NOT_YET
-
-
-def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """What turns `old` into `new` by RFC 7396: null removes, lists are replaced whole."""
-    patch: dict[str, Any] = {name: None for name in old if name not in new}
-    for name, value in new.items():
-        before = old.get(name)
-        if before == value:
-            continue
-        nested = isinstance(value, Mapping) and isinstance(before, Mapping)
-        patch[name] = merge_patch(before, value) if nested else value  # type: ignore[arg-type]
-    return patch
 
 
 def _without(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,14 +61,17 @@ class Reconciler:
         jobs: JobStore,
         cluster: DownloadJobs,
         rules: AdmissionRules,
+        *,
         identify: Callable[[Tracked], Awaitable[object]],
         changed: Callable[[Tracked], None],
+        gone: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._rules = rules
         self._identify = identify
         self._changed = changed
+        self._gone = gone
         self._turned_away: dict[str, dict[str, None]] = {}
 
     def forget(self, tracked: Tracked) -> None:
@@ -142,6 +145,7 @@ class Reconciler:
             job = admit(dj, file_ids_of(whole), self._rules)
             accepted = await self._jobs.submit(job)
         except ObjectGoneError:
+            self._gone(tracked.dj.uid)  # the watch missed its end
             return
         except RefusedError as error:
             tracked.verdict = Verdict(final=True, reason=error.reason, message=str(error))

@@ -82,7 +82,8 @@ class Repairs:
             group.create_task(self._look_at_waiting(), name="places in the queue")
             while True:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._now.wait(), self._every_seconds)
+                    async with asyncio.timeout(self._every_seconds):
+                        await self._now.wait()
                 self._now.clear()
                 await self._compare()
 
@@ -106,7 +107,8 @@ class Repairs:
                     looked += 1
 
     async def _reconcile_asked(self) -> None:
-        while True:
+        # redis-py may swallow a cancellation (asyncio.wait_for of Python 3.11); it still counts.
+        while not _cancelled():
             uid = await self._asked.get()
             self._queued.discard(uid)
             tracked = self._tracking.get(uid)
@@ -125,3 +127,9 @@ class Repairs:
                 self.ask(tracked)
             except Exception:
                 log.exception("an object could not be reconciled", name=tracked.dj.name)
+
+
+def _cancelled() -> bool:
+    """Whether this task was told to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""What the operator's tests share: objects, a cluster in memory, arbitrary records, and the schema's word on a status."""
+"""What the operator's tests share: objects, a cluster in memory, arbitrary records, and the schema's word."""
 
 from __future__ import annotations
 
@@ -65,19 +65,6 @@ def dj(name: str = "one", **given: Any) -> DownloadJob:  # noqa: ANN401 - whatev
     return DownloadJob.from_body(body(name, **given))
 
 
-def merged(target: object, patch: object) -> Any:  # noqa: ANN401 - any JSON
-    """MergePatch(Target, Patch) of RFC 7396, section 2, word for word."""
-    if not isinstance(patch, Mapping):
-        return patch
-    result = dict(target) if isinstance(target, Mapping) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merged(result.get(name), value)
-    return result
-
-
 class InMemoryDownloadJobs:
     """`DownloadJobs` without a cluster.
 
@@ -121,7 +108,7 @@ class InMemoryDownloadJobs:
         self.patches.append((dj.name, status))
         await self._request("patch_status")
         found = self._same(dj)
-        found["status"] = merged(found.get("status"), status)
+        found["status"] = deepcopy(dict(status))
         return self._changed(found)
 
     async def remove_annotation(self, dj: DownloadJob, name: str, value: str) -> None:
@@ -170,7 +157,9 @@ class InMemoryDownloadJobs:
             raise fault
 
 
-def at_work(*services: Callable[[], Awaitable[None]]) -> AbstractAsyncContextManager[list[asyncio.Task[None]]]:
+def at_work(
+    *services: Callable[[], Awaitable[None]],
+) -> AbstractAsyncContextManager[list[asyncio.Task[None]]]:
     """Services' `run`, each as a task, cancelled at the end."""
 
     @asynccontextmanager
@@ -181,7 +170,9 @@ def at_work(*services: Callable[[], Awaitable[None]]) -> AbstractAsyncContextMan
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # One whose cancellation was swallowed is cancelled again with the event loop.
+            if tasks:
+                await asyncio.wait(tasks, timeout=2)
 
     return running()
 
@@ -189,7 +180,7 @@ def at_work(*services: Callable[[], Awaitable[None]]) -> AbstractAsyncContextMan
 async def until(so: Callable[[], bool], *, seconds: float = 5.0) -> bool:
     """Whether something comes to be so in time, while the other tasks go on."""
     end = time.monotonic() + seconds
-    while not so() and time.monotonic() < end:
+    while not so() and time.monotonic() < end:  # noqa: ASYNC110 - what is waited for tells nobody
         await asyncio.sleep(0.01)
     return so()
 
@@ -240,7 +231,14 @@ def _faults_of_text(value: str, schema: Mapping[str, Any], path: str) -> Iterabl
         yield f"{path}: {value!r} is no RFC 3339 time"
 
 
-ERROR_CODES: Final = ("", "deadline-exceeded", "no-file-found", "storage-unavailable", "cancelled", "dead-letter")
+ERROR_CODES: Final = (
+    "",
+    "deadline-exceeded",
+    "no-file-found",
+    "storage-unavailable",
+    "cancelled",
+    "dead-letter",
+)
 
 _TIMES = st.integers(int((NOW - 10_000) * SECOND), int(NOW * SECOND))
 

@@ -24,7 +24,6 @@ import yaml
 
 from downloadjobs_cli.children import Child, dying_with_parent
 from downloadjobs_cli.embedded import S3Server, SeaweedServer, ValkeyServer, free_ports
-from downloadjobs_cli.stack import without_addresses
 from downloadjobs_core.job import job_key
 from downloadjobs_core.leases import LeaseStore, QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig, connect
@@ -56,7 +55,7 @@ Object = dict[str, Any]
 
 
 class Kube:
-    """The API server, asked as its administrator by `kubectl proxy`: quicker than a kubectl for each question."""
+    """The API server, asked as its administrator by `kubectl proxy`, quicker than by many a kubectl."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -197,9 +196,7 @@ class Site:
     def patch(self, name: str, body: Object, namespace: str = "") -> Object:
         """Merge into one."""
         headers = {"Content-Type": "application/merge-patch+json"}
-        answer = self.kube.client.patch(
-            self.path(name, namespace), content=json.dumps(body), headers=headers
-        )
+        answer = self.kube.client.patch(self.path(name, namespace), content=json.dumps(body), headers=headers)
         assert answer.is_success, answer.text
         changed: Object = answer.json()
         return changed
@@ -230,7 +227,12 @@ class Site:
         return cast("Object", found.get("status", {}))
 
     def until(
-        self, name: str, condition: Callable[[Object], bool], what: str, seconds: float = 30, namespace: str = ""
+        self,
+        name: str,
+        condition: Callable[[Object], bool],
+        what: str,
+        seconds: float = 30,
+        namespace: str = "",
     ) -> Object:
         """Wait until its status is as wanted; the status."""
         until = time.monotonic() + seconds
@@ -245,7 +247,7 @@ class Site:
         """Wait for a phase; the status."""
         return self.until(name, lambda status: status.get("phase") == phase, phase, seconds, namespace)
 
-    def until_condition(
+    def until_condition(  # noqa: PLR0917 - reads like kubectl wait
         self, name: str, kind: str, said: str, reason: str, seconds: float = 30, namespace: str = ""
     ) -> Object:
         """Wait for a condition with a reason; the status."""
@@ -269,7 +271,7 @@ class Site:
         about = f"involvedObject.uid={uid}" if uid else f"involvedObject.name={name}"
         found = self.kube.ask("GET", f"/api/v1/namespaces/{place}/events?fieldSelector={about}")
         assert found is not None
-        assert all(one.get("count", 1) == 1 for one in found["items"])
+        assert all(one.get("count") in {None, 1} for one in found["items"])
         return sorted(one["reason"] for one in found["items"])
 
     def until_told(self, name: str, *reasons: str, namespace: str = "") -> None:
@@ -329,6 +331,37 @@ def rights(namespace: str, *, mirrors_of: str = "") -> str:
 
 
 @contextmanager
+def team(site: Site, *, cluster_wide: bool = False) -> Iterator[str]:
+    """A second namespace that a site's operator shall serve, and may work in.
+
+    Args:
+        site: whose operators are started later.
+        cluster_wide: by a ClusterRoleBinding, as with the chart's `operator.clusterWide`; else by a
+            RoleBinding in the namespace itself.
+    """
+    with site.cluster.namespace("operator-team") as namespace:
+        role = rights(namespace, mirrors_of=site.namespace)
+        if cluster_wide:
+            objects = [one for one in yaml.safe_load_all(role) if one]
+            for one in objects:
+                one["kind"] = f"Cluster{one['kind']}"
+                one["metadata"] = {"name": namespace}
+                if "roleRef" in one:
+                    one["roleRef"] |= {"kind": "ClusterRole", "name": namespace}
+            role = yaml.safe_dump_all(objects)
+        site.cluster.apply(role)
+        site.settings["WATCH_NAMESPACES"] = f"{site.namespace},{namespace}"
+        try:
+            yield namespace
+        finally:
+            for operator in site.operators:
+                operator.kill()
+            free(site.kube, namespace)
+            if cluster_wide:
+                site.cluster.kubectl("delete", "clusterrole,clusterrolebinding", namespace)
+
+
+@contextmanager
 def installed(kube: Kube, s3: S3Server, folder: Path, **settings: str) -> Iterator[Site]:
     """A site in a new namespace, in which nothing runs but an empty Valkey.
 
@@ -374,7 +407,9 @@ def free(kube: Kube, namespace: str) -> None:
 def kube(cluster: Cluster) -> Iterator[Kube]:
     """The session's API server, which knows DownloadJobs."""
     cluster.kubectl("apply", "--server-side", f"--filename={CRD}")
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/downloadjobs.downloadjobs.dev")
+    cluster.kubectl(
+        "wait", "--for=condition=Established", "--timeout=30s", "crd/downloadjobs.downloadjobs.dev"
+    )
     asked = Kube(cluster)
     yield asked
     asked.close()

@@ -1,4 +1,4 @@
-"""The operator's services, wired as its composition root wires them, over a real Valkey and a cluster in memory.
+"""The operator's services as its composition root wires them, over a real Valkey and a cluster in memory.
 
 There is no watch: a test says what it shows, with `Site.watch` and `Site.gone`, and what kopf calls, with
 `Site.changed` and `Site.deleted`.
@@ -45,10 +45,16 @@ class Site:
         self.operator._seen(tracked)
         return tracked
 
+    def list(self, name: str = "one", namespace: str = "team") -> Tracked:
+        """The watch begins, and shows an object that was there before."""
+        tracked = self.watch(name, namespace)
+        self.operator._listed(tracked)
+        return tracked
+
     def gone(self, name: str = "one", namespace: str = "team") -> None:
         """The object is away, and the watch shows that."""
         uid = self.cluster.objects.pop((namespace, name))["metadata"]["uid"]
-        self.operator.tracking.forget(uid)
+        self.operator._forgotten(uid)
 
     async def changed(self, name: str = "one", namespace: str = "team") -> Tracked:
         """The watch shows an object, and kopf calls for its creation, or a change of its spec."""
@@ -67,7 +73,8 @@ class Site:
 
     async def damage(self, job_id: str, **fields: str) -> None:
         """Write into a record by hand."""
-        await asyncio.to_thread(self.leases.redis.hset, job_key(job_id), mapping=fields)
+        for name, value in fields.items():
+            await asyncio.to_thread(self.leases.redis.hset, job_key(job_id), name, value)
 
     async def wipe(self) -> None:
         """Redis loses everything."""
@@ -91,8 +98,9 @@ class Site:
         services = Services(
             tracking=operator.tracking,
             reconciler=operator._reconciler,
-            mirrors=operator._mirrors,
             seen=operator._seen,
+            listed=operator._listed,
+            gone=operator._forgotten,
             finalizer_give_up_seconds=self.settings.finalizer_give_up_seconds,
             gave_up=operator._count_gave_up,
         )
@@ -106,7 +114,10 @@ class Site:
 
 @asynccontextmanager
 async def operating(
-    url: str, *objects: dict[str, Any], running: bool = True, **settings: Any  # noqa: ANN401 - settings' own types
+    url: str,
+    *objects: dict[str, Any],
+    running: bool = True,
+    **settings: Any,  # noqa: ANN401 - settings' own types
 ) -> AsyncIterator[Site]:
     """An operator over the Redis at this address; its services run, or wait for a test to run them."""
     chosen = OperatorSettings(
@@ -116,6 +127,7 @@ async def operating(
     leases = LeaseStore(connect(RedisConfig(url)), chosen.policy)
     cluster = InMemoryDownloadJobs(*objects)
     operator = Operator(chosen, Configuration(), cast("KubernetesDownloadJobs", cluster), redis)
+    operator.clock.open = 1  # a watch is under way: without one, statuses wait
     site = Site(operator, cluster, JobStore(redis, chosen.policy), leases, chosen)
     try:
         async with at_work(*([operator._follow] if running else [])):
@@ -123,7 +135,3 @@ async def operating(
     finally:
         await redis.aclose()
         leases.redis.close()
-
-
-
-

@@ -45,10 +45,10 @@ from downloadjobs_core.leases import Outcome
 from downloadjobs_core.objectstore.protocol import MAX_PARTS
 from downloadjobs_core.states import TRANSITIONS, JobState
 from downloadjobs_core.upkeep import Task
+from downloadjobs_operator.settings import OperatorSettings
 from downloadjobs_worker import manifest
 from downloadjobs_worker.attempt import failure_of
 from downloadjobs_worker.reading import CHUNK_BYTES
-from downloadjobs_operator.settings import OperatorSettings
 from downloadjobs_worker.settings import WorkerSettings
 from downloadjobs_worker.uploading import MOST_HELD, PARTS_AIM
 

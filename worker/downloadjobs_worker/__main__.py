@@ -34,7 +34,8 @@ def create_consumer(settings: WorkerSettings, stores: Stores) -> tuple[DrainingC
     redis = connect(settings.redis)
     leases = LeaseStore(redis, settings.policy)
     name = settings.worker_name or socket.gethostname()
-    keeper = Keeper(leases, worker=name, slots=settings.worker_concurrency)
+    holder = settings.pod_uid or name
+    keeper = Keeper(leases, worker=holder, slots=settings.worker_concurrency)
     bundler = Bundler(
         files=stores.files,
         results=stores.results,
@@ -61,7 +62,7 @@ def create_consumer(settings: WorkerSettings, stores: Stores) -> tuple[DrainingC
         result_ttl_seconds=settings.result_ttl_seconds,
         orphan_grace_seconds=settings.orphan_grace_seconds,
     )
-    huey = LeasedHuey(leases, worker=name)
+    huey = LeasedHuey(leases, worker=name, holder=holder)
     bind_bundle(huey, runner.run)
     bind_maintain(huey, maintenance.run)
     consumer = DrainingConsumer(

@@ -22,6 +22,7 @@ class WorkerSettings(RedisSettings, QueueSettings, StorageSettings):
 
     worker_concurrency: int = Field(4, ge=1, le=64, description="jobs at once in one process")
     worker_name: str | None = Field(None, description="shown as a job's worker; the host's name by default")
+    pod_uid: str | None = Field(None, description="in Kubernetes, which pod this is (downward API)")
     drain_seconds: float = Field(100, ge=0, description="how long running jobs may go on after SIGTERM")
     retry_base_seconds: float = Field(5, gt=0)
     retry_factor: float = Field(2, ge=1)

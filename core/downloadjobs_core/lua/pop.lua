@@ -1,25 +1,28 @@
 -- Leases what comes next: maintenance that is due, else the first ready job of the highest class.
 --
--- A job whose user runs as many as allowed is parked, and returns when one of them ends.
+-- A job whose user runs as many as allowed is parked, and returns when one of them ends. A process that is
+-- fenced, because it shall be removed (fence.lua), gets nothing.
 --
 -- KEYS[1] root            reads and writes ready:<priority>, parked*, maintenance, job:<id>, leased, queue,
---                         finish:<priority>, waiting*, running_by_user, events
+--                         finish:<priority>, waiting*, running_by_user, fenced, events
 -- ARGV[1] worker          who takes it, shown to users
 -- ARGV[2] lease in us     until when it is this worker's without a renewal
 -- ARGV[3] jobs that one user may run at once
+-- ARGV[4] holder          which process takes it: in Kubernetes its pod's uid
 -- Reply   the job's hash as a flat list of field and value (with its new token), or nil if none is ready
 
 local MOVES = 64               -- jobs that one pop parks or skips, so that Redis is never blocked for long
 local ORDERED_AGAIN_US = 60000000      -- when a maintenance task that runs is looked at again
-local worker, lease, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local worker, lease, limit, holder = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local now = now_us()
+if tonumber(redis.call('ZSCORE', key('fenced'), holder) or 0) > now then return nil end
 
 -- A token is larger than every one before it, and than those of a Redis that was wiped.
 local function next_token(last) return int(math.max(tonumber(last or 0) + 1, now)) end
 
 local function lease_to(id, token, ...)
   redis.call('HSET', job_key(id), 'state', 'processing', 'place', 'leased', 'token', token,
-    'worker', worker, 'leased_us', int(now), 'updated_us', int(now), ...)
+    'worker', worker, 'holder', holder, 'leased_us', int(now), 'updated_us', int(now), ...)
   redis.call('ZADD', key('leased'), int(now + lease), id)
 end
 

@@ -49,8 +49,8 @@ class Leases:
     calls: list[str] = field(default_factory=list)
     away: bool = False
 
-    def pop(self, worker: str) -> dict[str, str] | None:
-        self.calls.append(f"pop for {worker}")
+    def pop(self, worker: str, *, holder: str = "") -> dict[str, str] | None:
+        self.calls.append(f"pop for {holder or worker}")
         popped = self.pops.pop(0) if self.pops else None
         if isinstance(popped, QueueUnavailableError):
             raise popped

@@ -145,7 +145,7 @@ end
 -- Takes the lease from whoever holds it. The caller sets `place`, and `ended_token` where the attempt
 -- itself ended it.
 local function release(id, user)
-  redis.call('HDEL', job_key(id), 'token', 'worker')
+  redis.call('HDEL', job_key(id), 'token', 'worker', 'holder')
   redis.call('ZREM', key('leased'), id)
   count('running_by_user', user, -1)
   unpark(user)
