@@ -11,6 +11,10 @@ import pytest
 
 import support_controlplane as controlplane
 from support_cluster import Cluster, ClusterError, NoClusterError, Source, find_source
+from support_operator_process import _waiting, _working, kube, site, waiting, working
+from support_servers import seaweedfs
+
+__all__ = ["_waiting", "_working", "kube", "seaweedfs", "site", "waiting", "working"]
 
 SOURCE = pytest.StashKey[Source]()
 FAILURE = pytest.StashKey[Exception]()

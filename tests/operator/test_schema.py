@@ -615,6 +615,15 @@ def test_rules_bear_the_largest_object(cluster: Cluster, namespace: str) -> None
     assert "spec.fileIds: Forbidden" in complaint
 
 
+def test_samples_can_be_applied(cluster: Cluster, namespace: str) -> None:
+    """`kubectl apply -f manifests/samples/` takes all of them in a new namespace, and again in the same."""
+    assert namespace  # the resource is there
+    with cluster.namespace("samples") as fresh:
+        apply = ("apply", f"--filename={ROOT / 'manifests' / 'samples'}", "-n", fresh)
+        assert cluster.kubectl(*apply).stdout.count(" created\n") == 5
+        assert cluster.kubectl(*apply).stdout.count(" unchanged\n") == 5
+
+
 def test_a_name_may_be_a_uuid(cluster: Cluster, namespace: str) -> None:
     """An object's name may be the id of a job that came by REST."""
     name = "0d4a8f6b-6f0e-4a53-9f0c-7e112f1c8a52"
