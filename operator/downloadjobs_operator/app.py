@@ -184,10 +184,13 @@ class Operator:
         log.info("operator started", namespaces=list(served) or "all", mirrors=settings.mirrors_in or "none")
         following = asyncio.create_task(self._follow(), name="services")
         stopping = asyncio.create_task(stop.wait(), name="stop")
+        signalled = False
         try:
             await asyncio.sleep(SIGNALS_TAKEN_SECONDS)
             take_signals()
             await asyncio.wait([watching, following, stopping], return_when=asyncio.FIRST_COMPLETED)
+            # In its first moments a signal is still kopf's; it returns in order for nothing else.
+            signalled = watching.done() and not watching.cancelled() and watching.exception() is None
         finally:
             # Ours before kopf's end: it would wait for every task that it did not begin itself.
             stopping.cancel()
@@ -195,7 +198,7 @@ class Operator:
             await asyncio.wait([following], timeout=STOP_SECONDS)  # a library may swallow a cancellation
             kopf_stop.set()
             await asyncio.wait([watching], timeout=STOP_SECONDS)
-        if not stop.is_set():
+        if not stop.is_set() and not signalled:
             faults = [one.exception() for one in (watching, following) if one.done() and not one.cancelled()]
             fault = next(filter(None, faults), None)
             raise EndedError(f"a task of the operator has ended by itself: {fault!r}") from fault
