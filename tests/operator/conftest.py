@@ -20,11 +20,6 @@ SOURCE = pytest.StashKey[Source]()
 FAILURE = pytest.StashKey[Exception]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register what only these tests are marked with."""
-    config.addinivalue_line("markers", "load: thousands of objects in a cluster (`make test-cluster-load`)")
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Prepare the cluster before the first test: a test's timeout would end what takes minutes."""
     config = session.config
