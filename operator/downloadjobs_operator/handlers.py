@@ -41,6 +41,10 @@ WATCH_INACTIVITY_SECONDS: Final = 75.0
 WORKER_IDLE_SECONDS: Final = 1.0
 """How long kopf keeps an object's own task after its last event: thousands of them are much memory."""
 
+ERROR_BACKOFFS: Final = (0.5, 1, 2, 3, 5, 5, 5, 5)
+"""Seconds between kopf's tries while the API server is away: its own grow to 21, which is how late it would
+notice that the server is back."""
+
 CONNECT_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 30.0
 
@@ -81,6 +85,7 @@ def kopf_settings(*, peering_name: str | None, peering_priority: int) -> kopf.Op
     settings.watching.connect_timeout = CONNECT_SECONDS
     settings.watching.chunk_size = 500
     settings.queueing.idle_timeout = WORKER_IDLE_SECONDS
+    settings.networking.error_backoffs = ERROR_BACKOFFS
     settings.networking.connect_timeout = CONNECT_SECONDS
     settings.networking.request_timeout = REQUEST_SECONDS
     settings.posting.enabled = False  # Events tell transitions, which the status mirror knows

@@ -28,6 +28,9 @@ from downloadjobs_core import logs
 RENEW_SHARE: Final = 2 / 3
 """Of a Lease's time, after which a leader that could not renew it stops: before another can take it."""
 
+PATIENCE_SHARE: Final = 1 / 5
+"""Of a Lease's time, that one request may take: a second one still fits before a leader must stop."""
+
 RETRY_SHARE: Final = 2 / 15
 """Of a Lease's time, between two tries: five of them before a leader stops. As client-go's 15, 10 and 2 s."""
 
@@ -39,13 +42,23 @@ class LeadershipLostError(Exception):
 
 
 class _Lock(LeaseLock):
-    """A Lease whose requests fail like refused ones when the API server cannot be reached."""
+    """A Lease whose requests fail like refused ones where the API server is away, or does not answer.
+
+    Without a time-out of its own, one request on a dead connection would outlast the Lease.
+    """
+
+    def __init__(
+        self, name: str, namespace: str, identity: str, api_client: ApiClient, *, patience: float
+    ) -> None:
+        super().__init__(name, namespace, identity, api_client)
+        self._patience = patience
 
     async def get(
         self, name: str, namespace: str
     ) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception] | tuple[bool, None]:
         try:
-            return await super().get(name, namespace)
+            async with asyncio.timeout(self._patience):
+                return await super().get(name, namespace)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             return False, ApiException(status=0, reason=str(error) or type(error).__name__)
 
@@ -53,7 +66,8 @@ class _Lock(LeaseLock):
         # Not the client's own: it passes `pretty=True`, which its generated half refuses (kubernetes 37.0.0).
         lease = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
         try:
-            await self.api_instance.create_namespaced_lease(namespace, lease)
+            async with asyncio.timeout(self._patience):
+                await self.api_instance.create_namespaced_lease(namespace, lease)
         except ApiException as error:
             log.warning("the Lease could not be created", lease=name, error=str(error.reason))
             return False
@@ -63,7 +77,8 @@ class _Lock(LeaseLock):
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
         try:
-            return bool(await super().update(name, namespace, updated_record))
+            async with asyncio.timeout(self._patience):
+                return bool(await super().update(name, namespace, updated_record))
         except (TimeoutError, aiohttp.ClientError, OSError):
             return False
 
@@ -101,7 +116,13 @@ class Leadership:
 
         election = LeaderElection(
             Config(
-                _Lock(self._name, self._namespace, self._identity, self._api),
+                _Lock(
+                    self._name,
+                    self._namespace,
+                    self._identity,
+                    self._api,
+                    patience=self._seconds * PATIENCE_SHARE,
+                ),
                 lease_duration=self._seconds,
                 renew_deadline=self._seconds * RENEW_SHARE,
                 retry_period=max(1.0, self._seconds * RETRY_SHARE),
@@ -137,12 +158,13 @@ class Leadership:
         self.held = False
         leases = CoordinationV1Api(self._api)
         try:
-            lease = await leases.read_namespaced_lease(self._name, self._namespace)
-            if lease.spec is None or lease.spec.holder_identity != self._identity:
-                return
-            lease.spec.holder_identity = ""
-            lease.spec.lease_duration_seconds = 1
-            lease.spec.renew_time = dt.datetime.now(dt.UTC)
-            await leases.replace_namespaced_lease(self._name, self._namespace, lease)
+            async with asyncio.timeout(self._seconds * PATIENCE_SHARE):
+                lease = await leases.read_namespaced_lease(self._name, self._namespace)
+                if lease.spec is None or lease.spec.holder_identity != self._identity:
+                    return
+                lease.spec.holder_identity = ""
+                lease.spec.lease_duration_seconds = 1
+                lease.spec.renew_time = dt.datetime.now(dt.UTC)
+                await leases.replace_namespaced_lease(self._name, self._namespace, lease)
         except (TimeoutError, ApiException, aiohttp.ClientError, OSError) as error:
             log.warning("the Lease could not be given back; it runs out by itself", error=str(error))
