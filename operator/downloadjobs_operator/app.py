@@ -192,9 +192,12 @@ class Operator:
             # In its first moments a signal is still kopf's; it returns in order for nothing else.
             signalled = watching.done() and not watching.cancelled() and watching.exception() is None
         finally:
-            # Ours before kopf's end: it would wait for every task that it did not begin itself.
+            # Ours before kopf's end: it would wait for every task that it did not begin itself. But without
+            # the Lease nothing may go on, so kopf is told at the same time.
             stopping.cancel()
             following.cancel()
+            if not stop.is_set():
+                watching.cancel()
             await asyncio.wait([following], timeout=STOP_SECONDS)  # a library may swallow a cancellation
             kopf_stop.set()
             await asyncio.wait([watching], timeout=STOP_SECONDS)

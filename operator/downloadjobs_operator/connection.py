@@ -16,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import kopf
+import yaml
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
@@ -66,7 +67,7 @@ async def load_configuration() -> Configuration:
     except ConfigException:
         try:
             await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        except (ConfigException, OSError, TypeError) as error:
+        except (ConfigException, OSError, TypeError, yaml.YAMLError) as error:
             raise NoClusterError(
                 f"This is no pod with a ServiceAccount, and the kubeconfig cannot be used ({error})."
                 " Set KUBECONFIG to a file whose current context is the cluster."

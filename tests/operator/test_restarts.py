@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
-from datetime import datetime
 
 import pytest
 
@@ -16,15 +14,9 @@ pytestmark = pytest.mark.cluster
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 
 
-SIGNALS_KOPFS_SECONDS = 1.0
-"""After a start kopf takes signals for half a second, and the operator exits with 1 for one then."""
-
-
 def stop(site: Site, number: signal.Signals) -> None:
     """End the operator by a signal."""
     operator = site.operators[0]
-    began = datetime.fromisoformat(site.told("operator started")[-1]["timestamp"]).timestamp()
-    eventually(lambda: time.time() - began > SIGNALS_KOPFS_SECONDS)
     operator.send(number)
     assert operator.wait(10), operator.log_tail()
     if number is signal.SIGTERM:
