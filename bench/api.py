@@ -116,7 +116,14 @@ def served(command: list[str], environment: dict[str, str], log: Path) -> Iterat
     with log.open("w") as stderr:
         process = subprocess.Popen(
             [sys.executable, *command],
-            env={**os.environ, "HOST": "127.0.0.1", "PORT": str(port), "LOG_FORMAT": "json", **environment},
+            env={
+                **os.environ,
+                "HOST": "127.0.0.1",
+                "PORT": str(port),
+                "METRICS_PORT": "0",
+                "LOG_FORMAT": "json",
+                **environment,
+            },
             stderr=stderr,
         )
     address = f"http://127.0.0.1:{port}"

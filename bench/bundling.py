@@ -140,7 +140,7 @@ def peak_memory(server: S3Server, store: ObjectStore, valkey: ValkeyServer, log:
                 "REDIS_URL": valkey.url, "S3_ENDPOINT": server.endpoint, "S3_BUCKET_NAME": BUCKET,
                 "S3_ACCESS_KEY_ID": server.config.access_key or "",
                 "S3_SECRET_ACCESS_KEY": server.config.secret_key or "",
-                "WORKER_CONCURRENCY": "1",
+                "WORKER_CONCURRENCY": "1", "HOST": "127.0.0.1", "METRICS_PORT": "0",
             },
             stderr=stderr,
         )  # fmt: skip

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import falcon.asgi
+from prometheus_client import CollectorRegistry
 
 from downloadjobs_api import problems, resources
 from downloadjobs_api.claims import Claims
 from downloadjobs_api.downloads import DownloadLimits, Downloads
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.jobs import JobDetail
+from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_api.mock_files import MockFiles
 from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings
@@ -28,21 +30,32 @@ if TYPE_CHECKING:
 
     from downloadjobs_api.drain import Drain
 
+FLUSH_SECONDS: Final = 1.0
+"""How old what `/metrics` tells of requests may be; scrapes come every 15 s or so."""
+
 log = logs.logger(__name__)
 
 
 class Lifespan:
     """Falcon middleware: looks at the servers at the start, and closes what the process opened."""
 
-    def __init__(self, redis: Redis, threads: ThreadPoolExecutor, downloads: Downloads) -> None:
+    def __init__(
+        self, redis: Redis, threads: ThreadPoolExecutor, downloads: Downloads, metrics: ApiMetrics
+    ) -> None:
         self._redis = redis
         self._threads = threads
         self._downloads = downloads
-        self._checking: asyncio.Task[None] | None = None
+        self._metrics = metrics
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
         """Say in the log which server cannot be used; requests are taken meanwhile."""
-        self._checking = asyncio.create_task(self._check())
+        self._tasks = [asyncio.create_task(self._check()), asyncio.create_task(self._flush())]
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self._metrics.flush()
 
     async def _check(self) -> None:
         for server, check in (
@@ -56,14 +69,16 @@ class Lifespan:
 
     async def process_shutdown(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
         """Close connections and threads; requests have ended by now."""
-        if self._checking is not None:
-            self._checking.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._metrics.flush()
         await self._redis.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]:
     """Build the app of one worker process. Opens no connection yet."""
+    metrics = ApiMetrics(CollectorRegistry())
     redis = connect_async(settings.redis, max_connections=settings.redis_max_connections)
     threads = ThreadPoolExecutor(settings.storage_threads, thread_name_prefix="storage")
     stores = open_stores(settings, connections=settings.storage_threads, public_url=settings.public_url)
@@ -74,6 +89,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         stores.results,
         threads,
         claims=ClaimStore(redis),
+        metrics=metrics,
         files_prefix=settings.s3_key_prefix,
         limits=DownloadLimits(
             max_attempts=settings.max_attempts,
@@ -89,7 +105,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
 
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
         media_type=resources.JSON,
-        middleware=cast("Any", [RequestContext(), Lifespan(redis, threads, downloads)]),
+        middleware=cast("Any", [RequestContext(metrics), Lifespan(redis, threads, downloads, metrics)]),
         request_type=Request,
     )
     problems.install(app)

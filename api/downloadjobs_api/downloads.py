@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import (
     ClaimUnknownError,
@@ -91,6 +92,7 @@ class Downloads:
         threads: Executor,
         *,
         claims: ClaimStore,
+        metrics: ApiMetrics,
         files_prefix: str,
         limits: DownloadLimits,
     ) -> None:
@@ -99,6 +101,7 @@ class Downloads:
         self._results = results
         self._threads = threads
         self._claims = claims
+        self._metrics = metrics
         self._files_prefix = files_prefix
         self._limits = limits
         self._bucket_good_until = 0.0
@@ -111,6 +114,17 @@ class Downloads:
         Raises:
             PriorityTooHighError, TooManyQueuedError
         """
+        try:
+            submitted = await self._submit(user, file_ids, priority, origin)
+        except Exception as error:
+            self._metrics.submitted(error)
+            raise
+        self._metrics.submitted()
+        return submitted
+
+    async def _submit(
+        self, user: str, file_ids: Sequence[int], priority: Priority | None, origin: Origin
+    ) -> tuple[NewJob, Accepted]:
         job = NewJob(
             job_id=str(uuid.uuid4()),
             user=user,
@@ -242,9 +256,15 @@ class Downloads:
     async def _presigned(self, store: ObjectStore, key: str, filename: str) -> str:
         # In a thread, because credentials that are not static may have to be fetched first.
         seconds = self._limits.presign_seconds
-        return await self._in_thread(
-            lambda: store.presign_get(key, expires_seconds=seconds, filename=filename)
-        )
+        made = False
+        try:
+            url = await self._in_thread(
+                lambda: store.presign_get(key, expires_seconds=seconds, filename=filename)
+            )
+            made = True
+            return url
+        finally:
+            self._metrics.presigned(made=made)
 
     async def _in_thread(self, call: Callable[[], Result]) -> Result:
         running = asyncio.get_running_loop().run_in_executor(self._threads, call)

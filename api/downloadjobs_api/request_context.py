@@ -12,6 +12,7 @@ from typing import Final
 
 import falcon.asgi
 
+from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_core import logs, trace_context
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
@@ -61,6 +62,9 @@ class Request(falcon.asgi.Request):
 class RequestContext:
     """Falcon middleware; it stands before every other."""
 
+    def __init__(self, metrics: ApiMetrics) -> None:
+        self._metrics = metrics
+
     async def process_request(self, req: Request, _resp: falcon.asgi.Response) -> None:
         """Let log lines name the request, and note when it began."""
         req.context.started = time.monotonic()
@@ -76,14 +80,16 @@ class RequestContext:
         """Add what every answer carries, and log it if it is worth a line."""
         resp.set_header("x-request-id", req.request_id)
         seconds = time.monotonic() - req.context.started
-        level = _level(resp.status_code, seconds)
+        status = resp.status_code
+        self._metrics.request(req.method, req.uri_template, status, seconds)
+        level = _level(status, seconds)
         if enabled.isEnabledFor(level):
             log.log(
                 level,
                 "request",
                 method=req.method,
                 path=req.path,
-                status=resp.status_code,
+                status=status,
                 milliseconds=round(seconds * 1000, 1),
             )
 

@@ -14,7 +14,6 @@ import math
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Final, NoReturn
 
@@ -29,13 +28,13 @@ from uvicorn_worker import UvicornWorker
 from downloadjobs_api.drain import Drain
 from downloadjobs_api.http_protocol import HttpProtocol
 from downloadjobs_api.settings import ApiSettings
+from downloadjobs_api.shared_metrics import SharedMetrics
+from downloadjobs_core.listening import BACKLOG, listen_or_end, url_of
 from downloadjobs_core.logs import logger
-from downloadjobs_core.settings import EXIT_SETTINGS
+from downloadjobs_core.metrics import metrics_page
+from downloadjobs_core.side_port import SidePort
 
 PROCESS: Final = "downloadjobs-api"
-
-BACKLOG: Final = 2048
-"""Connections that the kernel keeps for the workers; it cuts it to net.core.somaxconn."""
 
 KEEP_ALIVE_SECONDS: Final = 75
 """For an idle connection. Load balancers close theirs after 60 s, and must be the first to: a
@@ -67,40 +66,36 @@ def serve(
         create_app: called in each worker.
         protocol: of each connection; tests give one with shorter times.
     """
+    listener = listen_or_end(PROCESS, settings.host, settings.port, setting="PORT")
+    side_listener = listen_or_end(PROCESS, settings.host, settings.metrics_port, setting="METRICS_PORT")
+    metrics = SharedMetrics()
     try:
-        listener = _listen(settings.host, settings.port)
-    except (OSError, UnicodeError) as error:
-        reason, _, _ = str(getattr(error, "strerror", error)).partition(" (while attempting")
-        where = f"{settings.host}, port {settings.port}"
-        sys.stderr.write(f"{PROCESS}: cannot listen on {where}: {reason}; set HOST or PORT.\n")
-        raise SystemExit(EXIT_SETTINGS) from None
-    _Master(_Application(settings, create_app, protocol, listener.detach())).run()
+        application = _Application(settings, create_app, protocol, listener.detach(), side_listener, metrics)
+        _Master(application).run()
+    finally:
+        if os.getpid() == metrics.owner:
+            metrics.close()
     raise AssertionError("gunicorn's master ends by SystemExit")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind and listen. Of a name with addresses of both kinds, such as localhost, the IPv4 one counts.
-
-    Raises:
-        OSError: the host is unknown or not this machine's, the port is taken or not allowed.
-        UnicodeError: the host is no name at all.
-    """
-    families = [found[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
-    dual = host == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=dual)
 
 
 class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's view of the settings."""
 
-    def __init__(
-        self, settings: ApiSettings, create_app: AppFactory, protocol: type[HttpProtocol], listener: int
+    def __init__(  # noqa: PLR0917 - once, above
+        self,
+        settings: ApiSettings,
+        create_app: AppFactory,
+        protocol: type[HttpProtocol],
+        listener: int,
+        side_listener: socket.socket,
+        metrics: SharedMetrics,
     ) -> None:
         self.settings = settings
         self.create_app = create_app
         self.protocol = protocol
         self.listener = listener
+        self.side_listener = side_listener
+        self.metrics = metrics
         super().__init__()
 
     def load_config(self) -> None:
@@ -120,14 +115,15 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             "proc_name": PROCESS,
             # Workers touch a file every second to show that they live; on a disk that could block them.
             "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108 - as gunicorn
-            "when_ready": _when_ready,
+            "when_ready": self._when_ready,
+            "child_exit": lambda _master, worker: self.metrics.ended(worker.pid),
         }
         for name, value in values.items():
             config.set(name, value)
 
-
-def _when_ready(master: Arbiter) -> None:
-    log.info("listening", address=str(master.LISTENERS[0]), workers=master.num_workers)
+    def _when_ready(self, master: Arbiter) -> None:
+        log.info("listening", address=str(master.LISTENERS[0]), workers=master.num_workers)
+        log.info("serving metrics", address=f"{url_of(self.side_listener)}/metrics")
 
 
 class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -239,6 +235,9 @@ class _Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn_worker has no typ
 
     def load_wsgi(self) -> None:
         """Build the app, in this process."""
+        registry = self.app.metrics.registry(self.app.settings.build_commit)
+        pages = {"/metrics": lambda accept: metrics_page(registry, accept)}
+        SidePort(self.app.side_listener, pages).start()
         self.wsgi = self.app.create_app(self.app.settings, self._drain)
 
     def init_signals(self) -> None:

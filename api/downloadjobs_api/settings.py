@@ -7,7 +7,15 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from downloadjobs_core.settings import Ceilings, Origin, Port, QueueSettings, RedisSettings, StorageSettings
+from downloadjobs_core.settings import (
+    METRICS_PORT,
+    Ceilings,
+    Origin,
+    Port,
+    QueueSettings,
+    RedisSettings,
+    StorageSettings,
+)
 from downloadjobs_core.states import Priority
 
 
@@ -26,6 +34,7 @@ class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
 
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a pod's own address
     port: Port = 3000
+    metrics_port: Port = METRICS_PORT
     api_public_url: Origin | None = Field(
         None, description="where clients reach this API; only for mock storage"
     )

@@ -111,6 +111,7 @@ class Stack:
         self._access_key = access_key
         self._extra = dict(settings or {})
         self._port = port
+        self._metrics_ports: dict[str, int] = {}
         self.valkey = ValkeyServer(folder.path / "valkey", append_only=folder.keep)
         self.s3 = SeaweedServer(folder.path / "s3", access_key=access_key, secret_key=secret_key)
         # gunicorn ends its own worker process at SIGTERM; killed, it would leave it behind.
@@ -123,6 +124,11 @@ class Stack:
     def api_url(self) -> str:
         """Where the API is."""
         return f"http://{LOOPBACK}:{self._port}"
+
+    @property
+    def metrics_urls(self) -> dict[str, str]:
+        """Where each process that was started serves its metrics, by its name."""
+        return {name: f"http://{LOOPBACK}:{port}/metrics" for name, port in self._metrics_ports.items()}
 
     @property
     def children(self) -> list[Child]:
@@ -156,7 +162,9 @@ class Stack:
 
     def start_processes(self) -> None:
         """Start the API and the workers."""
-        self._port = self._port or free_ports(1)[0]
+        own, *metrics = free_ports(1 + len(self.children))
+        self._port = self._port or own
+        self._metrics_ports = dict(zip((child.name for child in self.children), metrics, strict=True))
         for child in self.children:
             self.start_child(child)
 
@@ -175,9 +183,7 @@ class Stack:
 
     def start_child(self, child: Child) -> None:
         """Start the API or a worker, or start it again."""
-        own = (
-            {"HOST": LOOPBACK, "PORT": str(self._port)} if child is self.api else {"WORKER_NAME": child.name}
-        )
+        own = {"PORT": str(self._port)} if child is self.api else {"WORKER_NAME": child.name}
         child.start(
             {
                 "LOG_FORMAT": "text",
@@ -186,7 +192,8 @@ class Stack:
                 **self._extra,
                 **self.addresses(),
                 **own,
-                "METRICS_PORT": "0",
+                "HOST": LOOPBACK,
+                "METRICS_PORT": str(self._metrics_ports.get(child.name, 0)),
             }
         )
 

@@ -108,6 +108,7 @@ def _start(stack: Stack, place: StackFolder, output: Output) -> None:
                 "redis": stack.valkey.url,
                 "s3Endpoint": stack.s3.endpoint,
                 "bucket": stack.s3.bucket,
+                "metrics": stack.metrics_urls,
                 "credentials": str(place.credentials_path),
                 "logs": str(place.logs),
                 "data": str(place.path),
@@ -134,6 +135,10 @@ def introduction(stack: Stack, place: StackFolder, files: str, command: str) -> 
             ("API", stack.api_url),
             ("S3", f"{stack.s3.endpoint}, bucket {stack.s3.bucket}; its keys: {place.credentials_path}"),
             ("Redis", f"{stack.valkey.url} (Valkey)"),
+            *(
+                ("Metrics" if not number else "", f"{url} ({name})")
+                for number, (name, url) in enumerate(stack.metrics_urls.items())
+            ),
             ("Files", files),
             ("Logs", f"{place.logs}/"),
             ("Data", f"{place.path} ({kept})"),

@@ -38,6 +38,9 @@ Settings = TypeVar("Settings", bound=BaseSettings)
 SENTINEL_PORT: Final = 26379
 """Where a Sentinel listens by default."""
 
+METRICS_PORT: Final = 9090
+"""Where the API and the workers serve their metrics by default."""
+
 EXIT_SETTINGS: Final = 2
 """Exit code of every process whose settings are wrong."""
 
@@ -139,6 +142,8 @@ class CommonSettings(BaseSettings):
     log_format: Literal["json", "text"] | None = Field(
         None, description="json, or text for people; by default text on a terminal"
     )
+
+    build_commit: str | None = Field(None, description="the commit that was built; its image sets it")
 
     @property
     def production(self) -> bool:

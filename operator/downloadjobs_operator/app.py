@@ -16,6 +16,7 @@ from downloadjobs_core import logs
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.event_stream import EventStream, JobEvent
 from downloadjobs_core.jobstore import JobStore
+from downloadjobs_core.metrics import new_registry
 from downloadjobs_core.redis_client import connect_async
 from downloadjobs_operator.admission import OWNER_PREFIX, AdmissionRules
 from downloadjobs_operator.alarms import Alarms
@@ -26,8 +27,10 @@ from downloadjobs_operator.health import Health, create_app
 from downloadjobs_operator.kube import KubernetesDownloadJobs, KubernetesError, KubernetesUnavailableError
 from downloadjobs_operator.leadership import Leadership
 from downloadjobs_operator.listening import Listener
+from downloadjobs_operator.metrics import OperatorMetrics
 from downloadjobs_operator.mirroring import StatusMirror
 from downloadjobs_operator.mirrors import Mirrors
+from downloadjobs_operator.queue_metrics import QueueExporter
 from downloadjobs_operator.rationing import TokenBucket
 from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.repairing import Repairs
@@ -73,6 +76,8 @@ class Operator:
         self.clock = WatchClock()
         self.tracking = Tracking(settings.mirrors_in)
         self.gave_up = 0
+        self.metrics = OperatorMetrics(new_registry(settings.build_commit))
+        self.metrics.watch(lambda: self.clock.last_event_at)
         jobs = JobStore(redis, settings.policy)
         rules = AdmissionRules(settings.user_id_namespaces, settings.priority_ceilings, settings.mirrors_in)
         self.mirror = StatusMirror(
@@ -105,6 +110,9 @@ class Operator:
         self._alarms = Alarms(self.tracking, cluster, self._reconciler)
         self._claims = Claims(ClaimStore(redis), cluster, self.tracking)
         self.listener = Listener(EventStream(redis), jobs, on_event=self._on_event, missed=self._missed)
+        self.queue = QueueExporter(jobs.counts)
+        self.metrics.registry.register(self.queue)
+        self.mirror.phase_written = self.metrics.status_written
         self.mirror.missing = self._repairs.ask
         self.mirror.settled = self._alarms.set
         self.mirror.watching = lambda: self.clock.open > 0
@@ -129,6 +137,7 @@ class Operator:
 
     def _count_gave_up(self) -> None:
         self.gave_up += 1
+        self.metrics.gave_up()
 
     async def _on_event(self, event: JobEvent) -> None:
         tracked = self.tracking.showing(event.job_id)
@@ -164,6 +173,7 @@ class Operator:
                 gone=self._forgotten,
                 finalizer_give_up_seconds=settings.finalizer_give_up_seconds,
                 gave_up=self._count_gave_up,
+                reconciling=self.metrics.reconciling,
             ),
             login=lambda: kopf_session(self._configuration, self.clock),
         )
@@ -207,7 +217,15 @@ class Operator:
             raise EndedError(f"a task of the operator has ended by itself: {fault!r}") from fault
 
     async def _follow(self) -> None:
-        services = (self.mirror, self._repairs, self._alarms, self._claims, self._mirrors, self.listener)
+        services = (
+            self.mirror,
+            self._repairs,
+            self._alarms,
+            self._claims,
+            self._mirrors,
+            self.listener,
+            self.queue,
+        )
         async with asyncio.TaskGroup() as group:
             for service in services:
                 group.create_task(service.run(), name=type(service).__name__)
@@ -286,7 +304,8 @@ async def _serve_health(
         queue_silent_seconds=queue_silent,
         objects=lambda: len(operator.tracking),
     )
-    runner = web.AppRunner(create_app(health), access_log=None)
+    operator.metrics.lead(lambda: health.leading)
+    runner = web.AppRunner(create_app(health, operator.metrics.registry), access_log=None)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, settings.host, settings.port)

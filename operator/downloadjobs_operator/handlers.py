@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -66,6 +67,8 @@ class Services:
     finalizer_give_up_seconds: float
     gave_up: Callable[[], None]
     """Called when an object was let go although its job could not be withdrawn."""
+    reconciling: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
+    """Around each call of a handler, given its name."""
 
 
 def kopf_settings(*, peering_name: str | None, peering_priority: int) -> kopf.OperatorSettings:
@@ -118,30 +121,17 @@ def create_registry(services: Services, login: Callable[[], kopf.AiohttpSession]
         if event["type"] is None:
             services.listed(tracked)
 
-    @kopf.on.create(*resource, registry=registry, id="submit")
-    @kopf.on.update(*resource, registry=registry, id="follow", field="spec")
-    async def changed(body: kopf.Body, retry: int, **_: Any) -> None:  # noqa: ANN401
+    @kopf.on.create(*resource, registry=registry, id="submit", param="submit")
+    @kopf.on.update(*resource, registry=registry, id="follow", field="spec", param="follow")
+    async def changed(body: kopf.Body, retry: int, param: Any = "", **_: Any) -> None:  # noqa: ANN401
         tracked = services.tracking.see(body)
-        await _translated(retry, _reconcile(services, tracked, body))
+        with services.reconciling(param):
+            await _translated(retry, _reconcile(services, tracked, body))
 
     @kopf.on.delete(*resource, registry=registry, id="withdraw")
     async def deleted(body: kopf.Body, retry: int, **_: Any) -> None:  # noqa: ANN401
-        tracked = services.tracking.see(body)
-        waited = time.time() - (tracked.dj.deleted_at or time.time())
-        try:
-            await services.reconciler.withdraw(tracked)
-        except DownloadJobsError as error:
-            if waited < services.finalizer_give_up_seconds:
-                raise kopf.TemporaryError(str(error), delay=delay_seconds(retry)) from error
-            services.gave_up()
-            log.warning(
-                "let go without its job: it may still run, and its result goes only with its time",
-                namespace=tracked.dj.namespace,
-                name=tracked.dj.name,
-                job_id=tracked.job_id,
-                waited_seconds=round(waited),
-                error=str(error),
-            )
+        with services.reconciling("withdraw"):
+            await _withdraw(services, services.tracking.see(body), retry)
 
     return registry
 
@@ -164,6 +154,25 @@ async def _reconcile(services: Services, tracked: Tracked, body: Mapping[str, An
         raise
     finally:
         services.seen(tracked)
+
+
+async def _withdraw(services: Services, tracked: Tracked, retry: int) -> None:
+    """End what a job still wants, or let its object go when that took too long."""
+    waited = time.time() - (tracked.dj.deleted_at or time.time())
+    try:
+        await services.reconciler.withdraw(tracked)
+    except DownloadJobsError as error:
+        if waited < services.finalizer_give_up_seconds:
+            raise kopf.TemporaryError(str(error), delay=delay_seconds(retry)) from error
+        services.gave_up()
+        log.warning(
+            "let go without its job: it may still run, and its result goes only with its time",
+            namespace=tracked.dj.namespace,
+            name=tracked.dj.name,
+            job_id=tracked.job_id,
+            waited_seconds=round(waited),
+            error=str(error),
+        )
 
 
 async def _translated(retry: int, work: Awaitable[Any]) -> None:

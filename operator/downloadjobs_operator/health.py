@@ -1,4 +1,4 @@
-"""The operator's health, on a port of its own.
+"""The operator's health and metrics, on a port of their own.
 
 `/livez`: the process does its work. A leader whose watch is silent although the API
 server answers is stuck, and is not alive; one without an API server is not helped by a restart.
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import web
+from prometheus_client.registry import Collector
 
 from downloadjobs_core import logs
+from downloadjobs_core.metrics import metrics_page
 from downloadjobs_operator.connection import WatchClock
 from downloadjobs_operator.kube import KubernetesDownloadJobs
 from downloadjobs_operator.leadership import Leadership
@@ -73,8 +75,8 @@ class Health:
         return good, {"status": "ok" if good else "starting"} | found
 
 
-def create_app(health: Health) -> web.Application:
-    """The health pages."""
+def create_app(health: Health, metrics: Collector) -> web.Application:
+    """The health pages, and the metrics."""
 
     async def livez(_: web.Request) -> web.Response:
         good, found = await health.alive()
@@ -86,6 +88,17 @@ def create_app(health: Health) -> web.Application:
         good, found = health.ready()
         return web.json_response(found, status=200 if good else 503)
 
+    async def serve_metrics(request: web.Request) -> web.Response:
+        page = metrics_page(metrics, request.headers.get("Accept", ""))
+        return web.Response(body=page.body, headers={"Content-Type": page.content_type})
+
     app = web.Application()
-    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/healthz", livez)])
+    app.add_routes(
+        [
+            web.get("/livez", livez),
+            web.get("/readyz", readyz),
+            web.get("/healthz", livez),
+            web.get("/metrics", serve_metrics),
+        ]
+    )
     return app

@@ -17,6 +17,7 @@ from downloadjobs_core import logs
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.job import Job
 from downloadjobs_core.jobstore import JobStore
+from downloadjobs_core.leases import SECOND_US
 from downloadjobs_core.states import JobState
 from downloadjobs_operator.announcements import Announcement, announcements, event_body
 from downloadjobs_operator.downloadjob import DownloadJob
@@ -72,6 +73,8 @@ Missing = Callable[[Tracked], None]
 class _Written:
     tracked: Tracked
     status: dict[str, Any]
+    changed_us: int
+    """When the job changed whose record this shows; 0 without one."""
 
 
 class StatusMirror:
@@ -105,6 +108,8 @@ class StatusMirror:
         """Whether what is known of objects is new; statuses wait while it is not."""
         self.settled: Callable[[Tracked], None] = lambda _: None
         """Called with each object whose status was brought up to date, for its deadlines."""
+        self.phase_written: Callable[[float], None] = lambda _: None
+        """Called when a status shows another phase, with when its job changed, in seconds since 1970."""
 
     def mark(self, tracked: Tracked) -> None:
         """Have an object's status brought up to date."""
@@ -167,7 +172,7 @@ class StatusMirror:
             tracked.verdict = None  # it was just read
         if job is None and self._submitted(tracked):
             return
-        self._settle(tracked, self._status(tracked, job))
+        self._settle(tracked, self._status(tracked, job), changed_us=job.updated_us if job else 0)
 
     def _tell_without_queue(self, batch: list[Tracked]) -> None:
         """Say so in the statuses of those that are not submitted yet; all others stay as they are."""
@@ -175,7 +180,7 @@ class StatusMirror:
             if tracked.verdict is not None and not tracked.finished and not tracked.status.get("jobId"):
                 self._settle(tracked, self._status(tracked, None))
 
-    def _settle(self, tracked: Tracked, status: dict[str, Any] | None) -> None:
+    def _settle(self, tracked: Tracked, status: dict[str, Any] | None, *, changed_us: int = 0) -> None:
         """Write a status, at once or when there is room, if it says anything new."""
         self.settled(tracked)
         if status is None or tracked.dj.uid in self._writing:
@@ -184,9 +189,9 @@ class StatusMirror:
         match urgency(tracked.status, status, seconds_since_patch=since):
             case Urgency.NOW:
                 self._bucket.owe()
-                self._start(_Written(tracked, status))
+                self._start(_Written(tracked, status, changed_us))
             case Urgency.SOON if self._bucket.take():
-                self._start(_Written(tracked, status))
+                self._start(_Written(tracked, status, changed_us))
             case Urgency.SOON:
                 self._again([tracked])
             case Urgency.NOT_YET:
@@ -255,6 +260,9 @@ class StatusMirror:
         tracked.expected_version = version
         tracked.patched_at = time.monotonic()
         self.settled(tracked)
+        # Of other changes, such as a place in the queue, the record does not say when they came.
+        if written.changed_us and before.get("phase") != status.get("phase"):
+            self.phase_written(written.changed_us / SECOND_US)
         if not tracked.going:  # its namespace may be going as well, and takes no Events then
             for told in announcements(before, status):
                 self._news.put_nowait((tracked.dj, told, time.time()))

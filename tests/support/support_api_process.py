@@ -96,7 +96,12 @@ class ApiProcess:
     def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
         # Of the environment only what is no setting: how to find programs, and to measure coverage.
         base = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COV"))}
-        base |= {"PYTHONPATH": os.pathsep.join(sys.path), "HOST": "127.0.0.1", "PORT": "0"}
+        base |= {
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "HOST": "127.0.0.1",
+            "PORT": "0",
+            "METRICS_PORT": "0",
+        }
         self.process = subprocess.Popen(
             [sys.executable, *command],
             env={**base, **env},

@@ -216,4 +216,6 @@ class Site:
             "S3_ACCESS_KEY_ID": config.access_key or "",
             "S3_SECRET_ACCESS_KEY": config.secret_key or "",
             "S3_BUCKET_NAME": self.s3.bucket,
+            "HOST": LOOPBACK,
+            "METRICS_PORT": "0",
         }

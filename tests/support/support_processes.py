@@ -49,6 +49,7 @@ class System:
             "S3_BUCKET_NAME": self.s3.bucket,
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
+            "METRICS_PORT": "0",
             "LOG_FORMAT": "json",
             "LEASE_SECONDS": "3",
             "RETRY_BASE_SECONDS": "0.5",

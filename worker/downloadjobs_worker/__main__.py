@@ -5,23 +5,32 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import Final
 
 from downloadjobs_core import logs
 from downloadjobs_core.errors import DownloadJobsError, ObjectStoreError
 from downloadjobs_core.huey_queue import LeasedHuey
 from downloadjobs_core.leases import LeaseStore
+from downloadjobs_core.listening import listen_or_end, url_of
+from downloadjobs_core.metrics import metrics_page, new_registry
 from downloadjobs_core.objectstore.factory import Stores, open_stores
+from downloadjobs_core.objectstore.measured import MeasuredObjectStore
 from downloadjobs_core.redis_client import connect
 from downloadjobs_core.settings import load, refuse, refuse_arguments
+from downloadjobs_core.side_port import SidePort
 from downloadjobs_core.tasks import bind_bundle, bind_maintain
 from downloadjobs_core.upkeep import UpkeepStore
 from downloadjobs_worker.attempt import AttemptRunner, Delay
 from downloadjobs_worker.bundling import PLAN_THREADS, Bundler, BundlingLimits
 from downloadjobs_worker.consumer import DrainingConsumer
+from downloadjobs_worker.health import Health
 from downloadjobs_worker.keeper import Keeper
 from downloadjobs_worker.maintenance import Maintenance
+from downloadjobs_worker.metrics import MeasuredLeases, WorkerMetrics
 from downloadjobs_worker.settings import WorkerSettings
+
+PROCESS: Final = "downloadjobs-worker"
 
 CHECK_SECONDS: Final = 15.0
 """How often storage is asked at the start until it answers; the worker runs meanwhile."""
@@ -29,13 +38,16 @@ CHECK_SECONDS: Final = 15.0
 log = logs.logger("downloadjobs_worker")
 
 
-def create_consumer(settings: WorkerSettings, stores: Stores) -> tuple[DrainingConsumer, Keeper]:
+def create_consumer(
+    settings: WorkerSettings, stores: Stores, metrics: WorkerMetrics
+) -> tuple[DrainingConsumer, Keeper]:
     """Wire the worker: everything it consists of is built here."""
     redis = connect(settings.redis)
-    leases = LeaseStore(redis, settings.policy)
+    leases = MeasuredLeases(redis, settings.policy, metrics)
     name = settings.worker_name or socket.gethostname()
     holder = settings.pod_uid or name
     keeper = Keeper(leases, worker=holder, slots=settings.worker_concurrency)
+    metrics.watch_slots(lambda: keeper.slots, lambda: len(keeper.held()))
     bundler = Bundler(
         files=stores.files,
         results=stores.results,
@@ -53,7 +65,7 @@ def create_consumer(settings: WorkerSettings, stores: Stores) -> tuple[DrainingC
         if settings.download_delay_enabled
         else Delay()
     )
-    runner = AttemptRunner(leases, keeper, bundler, settings.retry, delay)
+    runner = AttemptRunner(leases, keeper, bundler, settings.retry, delay, metrics)
     maintenance = Maintenance(
         UpkeepStore(redis),
         keeper,
@@ -93,19 +105,35 @@ def _check_servers(leases: LeaseStore, stores: Stores) -> None:
 
 def main() -> None:
     """Run until a signal, then drain. Exits with 2 if settings are wrong."""
-    refuse_arguments("downloadjobs-worker")
-    settings = load(WorkerSettings, "downloadjobs-worker")
+    refuse_arguments(PROCESS)
+    settings = load(WorkerSettings, PROCESS)
     logs.configure(level=settings.log_level, log_format=settings.log_format)
     per_slot = settings.read_ahead_files + settings.upload_threads + PLAN_THREADS
     try:
         stores = open_stores(settings, connections=settings.worker_concurrency * per_slot)
     except ObjectStoreError as error:
-        raise SystemExit(refuse("downloadjobs-worker", [str(error)])) from None
+        raise SystemExit(refuse(PROCESS, [str(error)])) from None
     if stores.mock:
         log.warning(
             "mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir)
         )
-    consumer, keeper = create_consumer(settings, stores)
+    listener = listen_or_end(PROCESS, settings.host, settings.metrics_port, setting="METRICS_PORT")
+    registry = new_registry(settings.build_commit)
+    metrics = WorkerMetrics(registry)
+    stores = replace(
+        stores,
+        files=MeasuredObjectStore(stores.files, metrics.storage_called),
+        results=MeasuredObjectStore(stores.results, metrics.storage_called),
+    )
+    consumer, keeper = create_consumer(settings, stores, metrics)
+    health = Health(keeper, consumer.started, consumer.huey.closing)
+    pages = {
+        "/metrics": lambda accept: metrics_page(registry, accept),
+        "/livez": health.alive,
+        "/readyz": health.ready,
+    }
+    SidePort(listener, pages).start()
+    log.info("serving metrics", address=f"{url_of(listener)}/metrics")
     threading.Thread(target=_check_servers, args=(keeper.leases, stores), name="checks", daemon=True).start()
     keeper.start()
     log.info("worker started", slots=settings.worker_concurrency, lease_seconds=settings.lease_seconds)

@@ -28,6 +28,7 @@ from downloadjobs_core.states import JobState
 from downloadjobs_worker.bundling import Bundler
 from downloadjobs_worker.hold import HandBackRequested, Hold
 from downloadjobs_worker.keeper import Keeper
+from downloadjobs_worker.metrics import Cause, WorkerMetrics, why_lost
 from downloadjobs_worker.retrying import RetryPolicy
 
 QUEUE_PATIENCE_SECONDS: Final = 120.0
@@ -115,6 +116,7 @@ class AttemptRunner:
     bundler: Bundler
     retry: RetryPolicy
     delay: Delay
+    metrics: WorkerMetrics
 
     def run(self, job: Job) -> None:
         """Make one attempt. Raises nothing: a lease that could not be ended runs out."""
@@ -123,26 +125,30 @@ class AttemptRunner:
             log.info("attempt started", attempt=job.attempt, delivery=job.deliveries, files=job.files_total)
             started = time.monotonic()
             ledger = _Ledger(self.leases, job)
+            self.metrics.attempt_began(hold)
             try:
-                self._attempt(hold, ledger)
+                self._attempt(hold, ledger, started)
             except HandBackRequested:
+                self.metrics.interrupted(Cause.DRAIN)
                 self._end("hand back", lambda: self.leases.hand_back(job))
                 log.info("job handed back", attempt=job.attempt)
             except LeaseLostError as error:
+                self.metrics.interrupted(why_lost(self.leases, job))
                 log.warning("attempt stopped", reason=error.reason)
             except QueueUnavailableError as error:
+                self.metrics.interrupted(Cause.QUEUE_UNAVAILABLE)
                 log.warning("the attempt's outcome could not be written", error=str(error))
             except Exception as error:  # noqa: BLE001 - every fault of a job ends as its outcome
-                self._fail(hold, error)
+                self._fail(hold, error, started)
             finally:
                 self.keeper.release(hold)
+                self.metrics.attempt_ended(hold)
                 if ledger.leftovers:
                     self._end("order a sweep", self.leases.order_sweep)
                 log.debug("attempt ended", seconds=round(time.monotonic() - started, 3))
 
-    def _attempt(self, hold: Hold, ledger: _Ledger) -> None:
+    def _attempt(self, hold: Hold, ledger: _Ledger, started: float) -> None:
         job = hold.job
-        started = time.monotonic()
         if self.delay.max_ms:
             hold.sleep(self.delay.seconds())
         outcome = self.bundler.bundle(
@@ -155,6 +161,7 @@ class AttemptRunner:
         except LeaseLostError:
             self._remove_result(outcome, ledger)
             raise
+        self.metrics.finished(job, outcome, time.monotonic() - started)
         log.info(
             "job finished",
             state=outcome.state.value,
@@ -164,7 +171,7 @@ class AttemptRunner:
             seconds=round(time.monotonic() - started, 3),
         )
 
-    def _fail(self, hold: Hold, error: Exception) -> None:
+    def _fail(self, hold: Hold, error: Exception, started: float) -> None:
         job = hold.job
         failure = failure_of(error)
         log.warning(
@@ -176,12 +183,14 @@ class AttemptRunner:
         failures = job.failures + 1
         if failure.retryable and failures < job.max_attempts:
             delay = self.retry.delay_seconds(failures)
-            self._end(
+            ended = self._end(
                 "retry",
                 lambda: self.leases.retry_later(
                     job, delay_seconds=delay, code=failure.code, message=failure.message
                 ),
             )
+            if ended:
+                self.metrics.retried(time.monotonic() - started)
             log.info("job will be retried", delay_seconds=round(delay, 1), attempt=job.attempt)
             return
         progress = hold.progress
@@ -193,14 +202,17 @@ class AttemptRunner:
             error_code=failure.code,
             error_message=failure.message,
         )
-        self._end("fail", lambda: self.leases.finish(job, outcome))
+        if self._end("fail", lambda: self.leases.finish(job, outcome)):
+            self.metrics.finished(job, outcome, time.monotonic() - started)
         log.warning("job failed", code=failure.code, attempts=job.attempt)
 
-    def _end(self, what: str, call: Callable[[], None]) -> None:
+    def _end(self, what: str, call: Callable[[], None]) -> bool:
         try:
             self._patiently(call)
         except (LeaseLostError, QueueUnavailableError) as error:
             log.warning("the attempt's end could not be written", end=what, error=str(error))
+            return False
+        return True
 
     def _patiently(self, call: Callable[[], None], between: Callable[[], None] | None = None) -> None:
         """Call Redis until it answers, for `QUEUE_PATIENCE_SECONDS`; the scripts accept a call twice."""

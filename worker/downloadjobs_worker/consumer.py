@@ -60,12 +60,15 @@ class DrainingConsumer(Consumer):  # type: ignore[misc]  # huey has no types
         self._leases = leases
         self._keeper = keeper
         self._signals = 0
+        self.started = threading.Event()
+        """Set when jobs are taken."""
         self._drain_seconds = drain_seconds
 
     def start(self) -> None:
         """Handle signals before the first job is leased: stock Huey does it after."""
         self._set_signal_handlers()
         super().start()
+        self.started.set()
 
     def stop(self, graceful: bool = False) -> None:  # noqa: FBT001, FBT002 - huey's signature
         """Drain: lease nothing more, let running jobs end, hand back those that do not."""

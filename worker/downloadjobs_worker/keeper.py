@@ -36,6 +36,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._reachable = True
+        self._went_round_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
     def start(self) -> None:
@@ -50,6 +51,16 @@ class Keeper:
             self.leases.leave(self._worker)
         except QueueUnavailableError as error:
             log.debug("the slots of this worker are left to run out", error=str(error))
+
+    @property
+    def slots(self) -> int:
+        """Jobs that this process takes at once; 0 once it takes no more."""
+        return self._slots
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since when the thread has not gone round; Redis may be away meanwhile."""
+        return time.monotonic() - self._went_round_at
 
     def retire(self) -> None:
         """Count this process' slots no longer: it takes no more jobs."""
@@ -81,6 +92,7 @@ class Keeper:
     def _run(self) -> None:
         renew_at = 0.0
         while not self._closed.wait(PROGRESS_SECONDS):
+            self._went_round_at = time.monotonic()
             try:
                 if time.monotonic() >= renew_at:
                     renew_at = time.monotonic() + RENEW_SECONDS - PROGRESS_SECONDS / 2

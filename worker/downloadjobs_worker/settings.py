@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import Field, ValidationInfo, field_validator
 
 from downloadjobs_core.objectstore.protocol import MIN_PART_BYTES
-from downloadjobs_core.settings import QueueSettings, RedisSettings, StorageSettings
+from downloadjobs_core.settings import METRICS_PORT, Port, QueueSettings, RedisSettings, StorageSettings
 from downloadjobs_worker.retrying import RetryPolicy
 
 MIB: Final = 1024 * 1024
@@ -20,6 +20,8 @@ class WorkerSettings(RedisSettings, QueueSettings, StorageSettings):
     held back and uploaded, and `READ_AHEAD_FILES` times `READ_AHEAD_BYTES`, whatever the files' sizes.
     """
 
+    host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a pod's own address
+    metrics_port: Port = METRICS_PORT
     worker_concurrency: int = Field(4, ge=1, le=64, description="jobs at once in one process")
     worker_name: str | None = Field(None, description="shown as a job's worker; the host's name by default")
     pod_uid: str | None = Field(None, description="in Kubernetes, which pod this is (downward API)")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from downloadjobs_cli.embedded import SeaweedServer, ValkeyServer
 from downloadjobs_core.errors import ObjectStoreUnavailableError
@@ -30,6 +31,7 @@ from downloadjobs_worker.attempt import AttemptRunner, Delay
 from downloadjobs_worker.bundling import Bundler, BundlingLimits
 from downloadjobs_worker.keeper import Keeper
 from downloadjobs_worker.maintenance import Maintenance
+from downloadjobs_worker.metrics import WorkerMetrics
 from downloadjobs_worker.retrying import RetryPolicy
 from support_worker import PREFIX, members, put_files, read_object
 
@@ -143,7 +145,9 @@ class Installation:
         limits = BundlingLimits(MIN_PART_BYTES, 1, 2, 1 << 20)
         bundler = Bundler(self.store, results, limits, PREFIX, self.prefix)
         keeper = keeper or self.keeper()
-        return AttemptRunner(leases, keeper, bundler, RetryPolicy(0.01, 1, 1), Delay())
+        return AttemptRunner(
+            leases, keeper, bundler, RetryPolicy(0.01, 1, 1), Delay(), WorkerMetrics(CollectorRegistry())
+        )
 
     def lose(self, job: Job) -> None:
         """As if the lease's time had passed, and somebody noticed."""
