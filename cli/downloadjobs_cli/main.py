@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from downloadjobs_cli import dead_commands, get_command, job_commands, local_commands
+from downloadjobs_cli import autoscaler_commands, dead_commands, get_command, job_commands, local_commands
 from downloadjobs_cli.errors import CliError, InterruptedByUserError, translated
 from downloadjobs_cli.exit_codes import ExitCode
 from downloadjobs_cli.options import Options, cluster_options, shared_options
@@ -84,6 +84,7 @@ for command in (
     *job_commands.COMMANDS,
     *get_command.COMMANDS,
     *dead_commands.COMMANDS,
+    *autoscaler_commands.COMMANDS,
     *local_commands.COMMANDS,
 ):
     cli.add_command(command)
