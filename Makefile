@@ -26,10 +26,11 @@ endif
 .DELETE_ON_ERROR:
 # One environment: nothing here may run beside the installation.
 .NOTPARALLEL:
-.PHONY: help demo up operator test test-slow test-cluster test-cluster-load chaos coverage lint format lock manifests clean
+.PHONY: help demo up operator test test-slow test-cluster test-cluster-load test-e2e chaos coverage lint format lock \
+	images manifests clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.local ## Run one download job on real servers on this machine, verify its zip, stop
 	@$(BIN)/downloadjobs demo $(ARGS)
@@ -51,6 +52,9 @@ test-cluster: .venv/.dev ## Run the tests on a Kubernetes cluster, see CONTRIBUT
 
 test-cluster-load: .venv/.dev ## Run the tests with thousands of objects in a cluster
 	$(BIN)/pytest tests/operator -m load $(ARGS)
+
+test-e2e: .venv/.dev ## Run the tests of an installation on a cluster with nodes, see CONTRIBUTING.md (ARGS="-k install")
+	$(BIN)/pytest tests/e2e $(ARGS)
 
 chaos: .venv/.dev ## Break everything while 500 jobs run, and account for each (ARGS="--seed 7 --jobs 500 --faults 50")
 	@PYTHONPATH=tests/support $(BIN)/python tests/chaos/run.py $(ARGS)
@@ -81,17 +85,39 @@ lock: .venv/.uv ## Solve the pins in requirements/ anew (ARGS=--upgrade for newe
 	$(COMPILE) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) $(ARGS) --group uv -o requirements/uv.txt
 
+DOCKER ?= docker
+TAG ?= dev
+
+images: ## Build the images downloadjobs/{api,worker,operator}:dev by Docker (TAG=…, DOCKER=podman)
+	@for process in api worker operator; do \
+		$(DOCKER) build --file "$$process/Dockerfile" --tag "downloadjobs/$$process:$(TAG)" \
+			--build-arg VERSION="$(TAG)" --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" . || exit 1; \
+	done
+	@$(DOCKER) images --filter 'reference=downloadjobs/*:$(TAG)'
+
 HELM ?= helm
 MANIFESTS := manifests
-RENDER := $(HELM) template downloadjobs charts/downloadjobs --namespace downloadjobs --kube-version 1.31.0
+# Secrets that are there already: whoever applies the manifests makes them (docs/install.md).
+RENDER := $(HELM) template downloadjobs charts/downloadjobs --namespace downloadjobs --kube-version 1.31.0 \
+	--set bundled.redis.existingSecret=downloadjobs-redis \
+	--set bundled.objectStore.workerSecret=downloadjobs-s3-worker \
+	--set bundled.objectStore.apiSecret=downloadjobs-s3-api
+RIGHTS := serviceaccounts operator-rbac autoscaler-rbac
+WORKLOADS := api worker operator bundled-redis bundled-objectstore
+
+# Writes what some templates render. Takes a file's name, and theirs.
+define rendered
+	@rendered=$$($(RENDER) $(2:%=--show-only templates/%.yaml)) && { \
+		echo '# Written by `make manifests` from charts/downloadjobs with its default values: change it there.'; \
+		printf '%s\n' "$$rendered" | sed -e '/^ *$$/d' -e '/^ *helm\.sh\/chart: /d' \
+			-e '/^ *app\.kubernetes\.io\/managed-by: Helm$$/d' -e '/^# Source: /d'; \
+	} > $(MANIFESTS)/$(1)
+endef
 
 # Without what only Helm's own releases have, and without blank lines, of which Helm 3 and 4 make different numbers.
 manifests: ## Render the chart into manifests/, which needs Helm 3 or 4 (HELM=path/to/helm)
-	@rendered=$$($(RENDER) --set crd.enabled=false) && { \
-		echo '# Written by `make manifests` from charts/downloadjobs with its default values: change it there.'; \
-		printf '%s\n' "$$rendered" | sed -e '/^$$/d' -e '/^ *helm\.sh\/chart: /d' \
-			-e '/^ *app\.kubernetes\.io\/managed-by: Helm$$/d' -e '/^# Source: /d'; \
-	} > $(MANIFESTS)/downloadjobs.yaml
+	$(call rendered,downloadjobs.yaml,$(RIGHTS))
+	$(call rendered,workloads.yaml,$(WORKLOADS))
 	@cp charts/downloadjobs/files/crd.yaml $(MANIFESTS)/crd.yaml
 
 clean: ## Remove .venv, caches and build results

@@ -29,6 +29,7 @@ CRD: Final = CHART / "files" / "crd.yaml"
 INSTALLED: Final = ROOT / "manifests" / "downloadjobs.yaml"
 TEAM_ROLES: Final = ROOT / "manifests" / "rbac" / "team-role.yaml"
 OPERATOR: Final = "downloadjobs-operator"
+WORKER: Final = "downloadjobs-worker"
 
 JOBS: Final = "downloadjobs.downloadjobs.dev"
 LEASES: Final = "leases.coordination.k8s.io"
@@ -45,14 +46,28 @@ class Access(NamedTuple):
         return f"{self.verb} {self.resource}" + (f" {self.subresource}" if self.subresource else "")
 
 
-OPERATOR_MAY: Final = [
+EVENTS: Final = [Access("create", "events"), Access("patch", "events")]
+
+WATCHED: Final = [
     *(Access(verb, JOBS) for verb in ("get", "list", "watch", "patch", "delete")),
     Access("patch", JOBS, "status"),
-    Access("create", "events"),
-    Access("patch", "events"),
+    *EVENTS,
+]
+"""What the operator may in each namespace whose DownloadJobs it serves."""
+
+HOME: Final = [
     Access("create", LEASES),
     *(Access(verb, f"{LEASES}/{OPERATOR}") for verb in ("get", "update", "patch")),
+    # The autoscaler: one Deployment's scale, the pods beside it, and Events about it.
+    *(Access(verb, f"deployments.apps/{WORKER}") for verb in ("get", "watch")),
+    *(Access(verb, f"deployments.apps/{WORKER}", "scale") for verb in ("get", "patch")),
+    *(Access(verb, "pods") for verb in ("get", "list", "watch", "patch")),
+    *(Access(verb, "replicasets.apps") for verb in ("get", "list")),
+    *EVENTS,
 ]
+"""What it may in its own namespace, beside that."""
+
+OPERATOR_MAY: Final = list(dict.fromkeys([*WATCHED, *HOME]))
 
 OPERATOR_MAY_NOT: Final = [
     # Only mirrors are created, and in their own namespace.
@@ -66,12 +81,15 @@ OPERATOR_MAY_NOT: Final = [
     Access("delete", f"{LEASES}/{OPERATOR}"),
     *(Access(verb, "secrets") for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *(Access(verb, "configmaps") for verb in ("get", "list", "create", "patch")),
-    *(Access(verb, "pods") for verb in ("get", "list", "create", "patch", "delete")),
+    *(Access(verb, "pods") for verb in ("create", "update", "delete")),
     Access("create", "pods", "exec"),
     Access("get", "pods", "log"),
     Access("create", "pods", "eviction"),
-    *(Access(verb, "deployments.apps") for verb in ("get", "list", "create", "patch", "delete")),
+    *(Access(verb, "deployments.apps") for verb in ("get", "list", "watch", "create", "patch", "delete")),
     Access("patch", "deployments.apps", "scale"),
+    *(Access(verb, f"deployments.apps/{WORKER}") for verb in ("update", "patch", "delete")),
+    Access("patch", "deployments.apps/downloadjobs-api", "scale"),
+    Access("patch", "replicasets.apps"),
     *(Access(verb, "jobs.batch") for verb in ("create", "delete")),
     *(Access(verb, "services") for verb in ("get", "create")),
     *(Access(verb, "serviceaccounts") for verb in ("get", "create", "impersonate")),
@@ -259,7 +277,7 @@ def test_operator_may(operator: Account, access: Access) -> None:
 
 @pytest.mark.parametrize("access", OPERATOR_MAY_NOT, ids=str)
 def test_operator_may_not(operator: Account, access: Access) -> None:
-    """The operator has nothing else: no secrets, no pods, no new DownloadJobs, no way to more rights."""
+    """The operator has nothing else: no secrets, no new DownloadJobs or pods, no way to more rights."""
     assert not operator.may(access)
 
 
@@ -413,10 +431,21 @@ def test_team_works_with_jobs(team: tuple[Account, Account]) -> None:
     member("delete", "dj", "--all", *here)
 
 
+SERVERS: Final = (
+    "bundled.redis.enabled=false",
+    "bundled.objectStore.enabled=false",
+    "external.redis.host=redis",
+    "external.s3.bucket=files",
+)
+"""Values without which the chart is refused: no servers are started."""
+
+RIGHTS: Final = ("ServiceAccount", "Role", "ClusterRole", "ValidatingAdmissionPolicy")
+
+
 def rendered(namespace: str, *values: str) -> str:
-    """The chart's objects but the definition, for a release `downloadjobs` in a namespace."""
+    """The chart's accounts, rights and policies, for a release `downloadjobs` in a namespace."""
     helm = require_tool(os.environ.get("HELM") or "helm")
-    settings = [f"--set={value}" for value in ("crd.enabled=false", *values)]
+    settings = [f"--set={value}" for value in ("crd.enabled=false", *SERVERS, *values)]
     command = [
         helm,
         "template",
@@ -426,11 +455,14 @@ def rendered(namespace: str, *values: str) -> str:
         "--kube-version=1.31.0",
         *settings,
     ]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    objects = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return yaml.safe_dump_all(
+        one for one in yaml.safe_load_all(objects) if one and one["kind"].startswith(RIGHTS)
+    )
 
 
 def test_watched_namespaces_are_those_named(server: Cluster, elsewhere: str) -> None:
-    """With operator.watchNamespaces the operator has its rights in each of them, and not in its own."""
+    """With operator.watchNamespaces the operator serves each of them, and not its own."""
     with (
         server.namespace("rbac-own") as own,
         server.namespace("rbac-a") as a,
@@ -439,20 +471,19 @@ def test_watched_namespaces_are_those_named(server: Cluster, elsewhere: str) -> 
         server.apply(rendered(own, f"operator.watchNamespaces={{{a},{b}}}"))
         account = Account(server, own, server.kubeconfig_of(own, OPERATOR))
         everybodys = account.rules(elsewhere)
-        leases = {access for access in OPERATOR_MAY if access.resource.startswith(LEASES)}
-        assert account.rules(a) - everybodys == account.rules(b) - everybodys == set(OPERATOR_MAY) - leases
-        assert account.rules(own) - everybodys == leases
+        assert account.rules(a) - everybodys == account.rules(b) - everybodys == set(WATCHED)
+        assert account.rules(own) - everybodys == set(HOME)
 
 
 def test_cluster_wide_is_all_namespaces(server: Cluster, elsewhere: str) -> None:
-    """With operator.clusterWide the operator has its rights everywhere, and still nothing else."""
+    """With operator.clusterWide the operator serves all namespaces, and still has nothing else there."""
     with server.namespace("rbac-wide") as own:
         objects = rendered(own, "operator.clusterWide=true")
         server.apply(objects)
         try:
             account = Account(server, own, server.kubeconfig_of(own, OPERATOR))
             for access in OPERATOR_MAY:
-                anywhere = not access.resource.startswith(LEASES)
+                anywhere = access in WATCHED
                 assert (
                     account.may(access, "--all-namespaces")
                     == account.may(access, "-n", elsewhere)

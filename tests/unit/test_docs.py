@@ -28,6 +28,7 @@ from downloadjobs_api.drain import Drain
 from downloadjobs_api.jobs import job_document, queue_document
 from downloadjobs_api.problems import Kind, document
 from downloadjobs_api.settings import ApiSettings
+from downloadjobs_cli.autoscaler_commands import DEFAULT_OPERATOR
 from downloadjobs_cli.exit_codes import ExitCode
 from downloadjobs_cli.main import cli
 from downloadjobs_cli.options import DEFAULT_API
@@ -219,11 +220,20 @@ def test_settings_have_their_defaults_and_limits(model: type[BaseSettings], text
     assert told == known
 
 
+def cli_parameters(command: click.Command) -> Iterator[click.Parameter]:
+    """The options and arguments of a command, and of all commands below it."""
+    yield from command.params
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from cli_parameters(below)
+
+
 def test_settings_of_the_command_line_are_told() -> None:
     """settings.md has the command line's variables, and where the API is by default."""
     told = {ticked(row[0])[0]: row[1] for row in rows(section(page("settings.md"), "The command line"))}
-    assert set(told) == {str(option.envvar) for option in cli.params if option.envvar}
+    known = {str(option.envvar) for option in cli_parameters(cli) if option.envvar}
+    assert set(told) == {name for name in known if name.startswith("DOWNLOADJOBS_")}
     assert told["DOWNLOADJOBS_API"] == f"`{DEFAULT_API}`"
+    assert told["DOWNLOADJOBS_OPERATOR"] == f"`{DEFAULT_OPERATOR}`"
 
 
 def test_every_problem_has_a_page() -> None:
@@ -488,13 +498,13 @@ def test_readme_lists_exit_codes() -> None:
 
 
 def test_readme_lists_commands() -> None:
-    """The README lists every command, and every command below `dead`."""
+    """The README lists every command, and every command below `dead` and `autoscaler`."""
     listed = [row for row in rows(section(README, "The command line")) if not row[0].isdecimal()]
     assert {name for row in listed for name in ticked(row[0])} == set(cli.commands)
-    (dead,) = (row for row in listed if ticked(row[0]) == ["dead"])
-    group = cli.commands["dead"]
-    assert isinstance(group, click.Group)
-    assert set(ticked(dead[1])) == set(group.commands)
+    for name, group in cli.commands.items():
+        if isinstance(group, click.Group):
+            (told,) = (row for row in listed if ticked(row[0]) == [name])
+            assert set(ticked(told[1])) == set(group.commands)
 
 
 def test_readme_lists_routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,6 +529,6 @@ def test_make_targets_are_there() -> None:
     told = {
         name
         for path in PAGES
-        for name in re.findall(r"(?:^|`|\$ )make ([a-z-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        for name in re.findall(r"(?:^|`|\$ )make ([a-z\d-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    assert told <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert told <= set(re.findall(r"^([a-z\d-]+):", makefile, re.MULTILINE))

@@ -18,6 +18,8 @@ from downloadjobs_core.job import MAX_FILE_ID, MAX_FILES, MIN_FILE_ID
 from downloadjobs_core.states import JobState, Priority
 from downloadjobs_operator import conditions
 from downloadjobs_operator.admission import MOST_ATTEMPTS, USER_ID
+from downloadjobs_operator.autoscaler.decision import Limits
+from downloadjobs_operator.autoscaler.limits import parse
 from downloadjobs_operator.downloadjob import BACKOFF_LIMIT, GROUP, KIND, PLURAL, VERSION
 from downloadjobs_operator.explaining import phase_of
 from support_tools import require_tool
@@ -247,15 +249,30 @@ def test_manifests_are_what_the_chart_renders(tmp_path: Path) -> None:
     command = [make, "--silent", "manifests", f"HELM={helm}", f"MANIFESTS={tmp_path}"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
     made = sorted(path.name for path in tmp_path.iterdir())
-    assert made == ["crd.yaml", "downloadjobs.yaml"]
+    assert made == ["crd.yaml", "downloadjobs.yaml", "workloads.yaml"]
     for name in made:
         assert (tmp_path / name).read_text(encoding="utf-8") == (MANIFESTS / name).read_text(encoding="utf-8")
+
+
+SECRETS: Final = (
+    "bundled.redis.existingSecret=redis",
+    "bundled.objectStore.workerSecret=s3-worker",
+    "bundled.objectStore.apiSecret=s3-api",
+)
+"""Values without which the bundled servers cannot be rendered outside of a cluster."""
+
+EXTERNAL: Final = (
+    "bundled.redis.enabled=false",
+    "bundled.objectStore.enabled=false",
+    "external.redis.host=redis.example.com",
+    "external.s3.bucket=films",
+)
 
 
 def render(*settings: str) -> subprocess.CompletedProcess[str]:
     """Have Helm render the chart, for a release `try` in the namespace `own`."""
     helm = require_tool(os.environ.get("HELM") or "helm")
-    values = [f"--set={setting}" for setting in settings]
+    values = [f"--set={setting}" for setting in (*SECRETS, *settings)]
     command = [helm, "template", "try", str(CHART), "--namespace=own", "--kube-version=1.31.0", *values]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
@@ -287,7 +304,9 @@ def test_the_chart_has_the_definition_by_default() -> None:
 def test_the_chart_has_no_rights_for_the_cluster(settings: tuple[str, ...]) -> None:
     """Unless told to, the chart gives no rights in the whole cluster; and never any for Secrets or all."""
     objects = rendered("crd.enabled=false", *settings)
-    assert {one["kind"] for one in objects} == {"ServiceAccount", "Role", "RoleBinding"}
+    assert all("namespace" in one["metadata"] for one in objects)
+    rights = {one["kind"] for one in objects if one["apiVersion"].startswith("rbac")}
+    assert rights == {"Role", "RoleBinding"}
     wide = rendered("operator.clusterWide=true", "operator.peering.enabled=true")
     for one in [*objects, *wide]:
         for rule in one.get("rules", []):
@@ -327,19 +346,171 @@ def test_mirrors_are_created_in_their_namespace_only(mode: str) -> None:
 
 
 def test_the_policy_is_asked_for() -> None:
-    """The admission policy, which takes an admin, comes only if it is asked for and there are mirrors."""
+    """Admission policies, which take an admin, come only if asked for; that of mirrors only with mirrors."""
 
-    def policies(*settings: str) -> list[str]:
-        return [
-            one["kind"] for one in rendered(*settings) if one["kind"].startswith("ValidatingAdmissionPolicy")
-        ]
+    def policies(*settings: str) -> list[tuple[str, str]]:
+        return sorted(
+            (one["kind"].removeprefix("ValidatingAdmissionPolicy"), one["metadata"]["name"])
+            for one in rendered(*settings)
+            if one["kind"].startswith("ValidatingAdmissionPolicy")
+        )
 
     mirrors = ("operator.mirrorApiJobs=all", "operator.mirrorNamespace=mirrors")
-    assert policies(*mirrors) == policies("admissionPolicy.enabled=true") == []
-    assert policies(*mirrors, "admissionPolicy.enabled=true") == [
-        "ValidatingAdmissionPolicy",
-        "ValidatingAdmissionPolicyBinding",
-    ]
+    on = "admissionPolicy.enabled=true"
+    pods, shown = "own-try-downloadjobs-pods", "own-try-downloadjobs-mirrors"
+    assert policies(*mirrors) == []
+    assert policies(on) == [("", pods), ("Binding", pods)]
+    assert policies(*mirrors, on) == [("", shown), ("", pods), ("Binding", shown), ("Binding", pods)]
+
+
+def pod_specs(*settings: str) -> dict[str, dict[str, Any]]:
+    """The pods' specs of all Deployments, by component."""
+    return {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["template"]["spec"]
+        for one in rendered(*settings)
+        if one["kind"] == "Deployment"
+    }
+
+
+def environment(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A pod's environment: values, or where they come from."""
+    (container,) = spec["containers"]
+    names = [one["name"] for one in container["env"]]
+    assert len(names) == len(set(names)), "a variable is given twice"
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
+
+
+def test_pods_are_restricted() -> None:
+    """Every pod obeys the Pod Security profile `restricted`, and writes only to volumes."""
+    specs = pod_specs()
+    assert set(specs) == {"api", "worker", "operator", "redis", "s3"}
+    for component, spec in specs.items():
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is (component == "operator")
+        (container,) = spec["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["requests"]
+        assert container["resources"]["limits"]["memory"]
+        assert not {"hostPath"} & {kind for volume in spec["volumes"] for kind in volume}
+
+
+def test_workers_are_the_autoscalers() -> None:
+    """No number of workers is rendered, nobody evicts a busy one, and they have time to drain."""
+    (worker,) = (
+        one for one in rendered() if one["metadata"]["name"] == "try-downloadjobs-worker" and "spec" in one
+    )
+    assert "replicas" not in worker["spec"]
+    assert worker["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    template = worker["spec"]["template"]
+    assert template["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    assert template["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
+    assert template["spec"]["terminationGracePeriodSeconds"] == 120
+    assert environment(template["spec"])["DRAIN_SECONDS"] == "100"
+    assert environment(template["spec"])["POD_UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+    specs = pod_specs("worker.drainSeconds=600")
+    assert specs["worker"]["terminationGracePeriodSeconds"] == 620
+
+
+def test_the_autoscalers_file() -> None:
+    """The operator reads all settings of the autoscaler from one file, and a change of it replaces no pod."""
+
+    def one(kind: str, *settings: str) -> dict[str, Any]:
+        (found,) = (
+            one
+            for one in rendered(*settings)
+            if one["kind"] == kind and one["metadata"]["labels"]["app.kubernetes.io/component"] == "operator"
+        )
+        return found
+
+    limits = parse(yaml.safe_load(one("ConfigMap")["data"]["autoscaler.yaml"]))
+    assert limits == Limits()
+    changed = ("worker.autoscaling.max=500000", "worker.concurrency=8", "worker.autoscaling.staleSeconds=2.5")
+    text = one("ConfigMap", *changed)["data"]["autoscaler.yaml"]
+    assert yaml.safe_load(text) | {"max": 500_000, "concurrency": 8, "staleSeconds": 2.5} == yaml.safe_load(
+        text
+    )
+    assert one("Deployment", *changed) == one("Deployment")
+    (container,) = one("Deployment")["spec"]["template"]["spec"]["containers"]
+    mounted = {mount["name"]: mount for mount in container["volumeMounts"]}["autoscaler"]
+    assert "subPath" not in mounted
+    told = environment(one("Deployment")["spec"]["template"]["spec"])
+    assert told["AUTOSCALER_FILE"] == f"{mounted['mountPath']}/autoscaler.yaml"
+    assert told["WORKER_DEPLOYMENT"] == "try-downloadjobs-worker"
+
+
+def test_recommending_takes_no_rights_to_change() -> None:
+    """An operator that only recommends may change neither the Deployment's scale nor its pods."""
+
+    def verbs(*settings: str) -> dict[str, set[str]]:
+        (role,) = (
+            one
+            for one in rendered(*settings)
+            if one["kind"] == "Role" and one["metadata"]["name"].endswith("-autoscaler")
+        )
+        return {rule["resources"][0]: set(rule["verbs"]) for rule in role["rules"]}
+
+    scales, tells = verbs(), verbs("worker.autoscaling.mode=Recommend")
+    assert scales["deployments/scale"] == {"get", "patch"}
+    assert scales["pods"] == {"get", "list", "watch", "patch"}
+    assert tells == {**scales, "deployments/scale": {"get"}, "pods": {"get", "list", "watch"}}
+
+
+def test_the_operator_needs_no_storage() -> None:
+    """The operator is told the buckets' names, and has no keys; API and workers have keys of their own."""
+    keys = {"external.s3.workerSecret=w", "external.s3.apiSecret=a", "external.redis.existingSecret=r"}
+    for settings in ((), (*EXTERNAL, *keys)):
+        told = {component: environment(spec) for component, spec in pod_specs(*settings).items()}
+        assert {name for name in told["operator"] if name.startswith("S3_")} == {"S3_BUCKET_NAME"}
+        secrets = {
+            component: told[component]["S3_SECRET_ACCESS_KEY"]["secretKeyRef"]["name"]
+            for component in ("api", "worker")
+        }
+        assert len(set(secrets.values())) == 2
+
+
+def test_settings_reach_the_processes() -> None:
+    """Settings are given as written, a component's over everybody's, but never over the chart's own."""
+    told = {
+        component: environment(spec)
+        for component, spec in pod_specs(
+            "settings.LOG_LEVEL=debug",
+            "worker.settings.LOG_LEVEL=warning",
+            "worker.settings.PART_BYTES=536870912",
+            "worker.settings.RETRY_FACTOR=1.5",
+            "worker.settings.POD_UID=mine",
+            "api.settings.ALLOW_ANONYMOUS_START=true",
+        ).items()
+    }
+    assert told["api"]["LOG_LEVEL"] == told["operator"]["LOG_LEVEL"] == "debug"
+    assert told["worker"]["LOG_LEVEL"] == "warning"
+    assert told["worker"]["PART_BYTES"] == "536870912"
+    assert told["worker"]["RETRY_FACTOR"] == "1.5"
+    assert told["worker"]["POD_UID"] != "mine"
+    assert told["api"]["ALLOW_ANONYMOUS_START"] == "true"
+    assert told["api"]["ENVIRONMENT"] == "production"
+
+
+def test_variables_are_settings() -> None:
+    """Each variable that the chart sets is a setting of its process."""
+    told = pod_specs(
+        *EXTERNAL, "external.redis.sentinels={a:1}", "external.redis.sentinelMaster=m",
+        "external.redis.tls=true", "external.redis.username=u", "external.redis.caSecret=c",
+        "external.s3.caSecret=c",
+        "external.s3.endpoint=https://s3", "external.s3.publicEndpoint=https://s3", "external.s3.region=r",
+        "external.s3.resultsBucket=b", "external.s3.forcePathStyle=true", "operator.mirrorApiJobs=all",
+        "operator.mirrorNamespace=m", "operator.userIdNamespaces={a}", "operator.peering.enabled=true",
+    )  # fmt: skip
+    text = page("settings.md")
+    # What the pods themselves are, and the autoscaler's, of which its own page tells.
+    others = {"POD_NAMESPACE", "WORKER_DEPLOYMENT", "AUTOSCALER_FILE"}
+    for component in ("api", "worker", "operator"):
+        for name in set(environment(told[component])) - others:
+            assert f"`{name}`" in text, (component, name)
 
 
 @pytest.mark.parametrize(
@@ -355,8 +526,36 @@ def test_the_policy_is_asked_for() -> None:
             ("operator.clusterWide=true", "operator.watchNamespaces={a}"),
             "leave operator.watchNamespaces empty",
         ),
+        (("worker.autoscaling.mode=Off",), "worker.autoscaling.mode must be Scale or Recommend, not Off"),
+        (("worker.autoscaling.min=11",), "worker.autoscaling.min must not be above worker.autoscaling.max"),
+        (("bundled.objectStore.kind=files",), "bundled.objectStore.kind must be seaweedfs, not files"),
+        (("bundled.redis.enabled=false",), "there is no Redis: give external.redis.host"),
+        (("external.redis.host=redis",), "say bundled.redis.enabled=false"),
+        (("bundled.objectStore.enabled=false",), "there is no bucket: give external.s3.bucket"),
+        (("external.s3.bucket=films",), "say bundled.objectStore.enabled=false"),
+        ((*EXTERNAL, "external.redis.urlKey=url"), "name that in external.redis.existingSecret"),
+        ((*EXTERNAL, "external.redis.sentinelMaster=m"), "give both external.redis.sentinels and"),
+        (
+            ("bundled.redis.existingSecret=",),
+            "are made once and kept, which takes a cluster to look them up in",
+        ),
     ],
-    ids=["mode", "nowhere", "watched", "wide"],
+    ids=[
+        "mode",
+        "nowhere",
+        "watched",
+        "wide",
+        "scaling",
+        "bounds",
+        "store",
+        "no-redis",
+        "two-redis",
+        "no-bucket",
+        "two-buckets",
+        "no-url",
+        "no-sentinels",
+        "no-secrets",
+    ],
 )
 def test_values_that_make_no_sense_are_refused(settings: tuple[str, ...], message: str) -> None:
     """The chart says what is wrong with values that cannot be meant."""
@@ -383,7 +582,11 @@ def test_the_whole_installation_is_listed() -> None:
     there = {path.name for path in MANIFESTS.glob("*.yaml")} - {"kustomization.yaml"}
     assert set(kustomization["resources"]) == there
     (namespace,) = load(MANIFESTS / "namespace.yaml")
-    others = {one["metadata"]["namespace"] for one in load(MANIFESTS / "downloadjobs.yaml")}
+    others = {
+        one["metadata"]["namespace"]
+        for name in ("downloadjobs.yaml", "workloads.yaml")
+        for one in load(MANIFESTS / name)
+    }
     assert others == {namespace["metadata"]["name"]}
 
 

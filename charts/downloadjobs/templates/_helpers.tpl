@@ -63,3 +63,296 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
   verbs: [get, list, watch, patch]
 {{- end }}
 {{- end }}
+
+{{/* An image's whole name. Takes a dict: root, image, own (whether it is one of the project). */}}
+{{- define "downloadjobs.image" -}}
+{{- $tag := .image.tag }}
+{{- if .own }}{{ $tag = $tag | default .root.Values.image.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image.repository }}
+{{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ $tag }}{{ end }}
+{{- end }}
+
+{{/* The first lines of every pod's spec. Takes a dict: root, security (more of the security context). */}}
+{{- define "downloadjobs.pod" -}}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- $all := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") }}
+  {{- range $name, $value := .security }}
+  {{- if not (kindIs "invalid" $value) }}{{ $_ := set $all $name $value }}{{ end }}
+  {{- end }}
+  {{- toYaml $all | nindent 2 }}
+enableServiceLinks: false
+{{- end }}
+
+{{/* The security context of every container. */}}
+{{- define "downloadjobs.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/*
+The environment by `settings`, without what the chart sets itself. Takes a dict: root, settings (the component's), own
+(the names that the chart sets).
+*/}}
+{{- define "downloadjobs.settings" -}}
+{{- $all := merge (dict) (.settings | default dict) (.root.Values.settings | default dict) }}
+{{- range $name, $value := omit $all "REDIS_PASSWORD" "REDIS_URL" "S3_SECRET_ACCESS_KEY" "MINIO_SECRET_KEY" }}
+{{- if and (not (has $name $.own)) (not (kindIs "invalid" $value)) }}
+- name: {{ $name }}
+  {{- if kindIs "float64" $value }}
+  {{- /* Helm reads 16777216 as a floating number, and would write 1.6777216e+07. */}}
+  value: {{ if eq $value (floor $value) }}{{ int64 $value | toString | quote }}{{ else }}{{ $value | toString | quote }}{{ end }}
+  {{- else if or (kindIs "map" $value) (kindIs "slice" $value) }}
+  value: {{ toJson $value | quote }}
+  {{- else }}
+  value: {{ $value | toString | quote }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The Service of the bundled Redis. */}}
+{{- define "downloadjobs.redisName" -}}
+{{- include "downloadjobs.fullname" . }}-redis
+{{- end }}
+
+{{/* The Service of the bundled object store. */}}
+{{- define "downloadjobs.s3Name" -}}
+{{- include "downloadjobs.fullname" . }}-s3
+{{- end }}
+
+{{/* Fails where it is not clear which Redis is meant. */}}
+{{- define "downloadjobs.checkRedis" -}}
+{{- $redis := .Values.external.redis }}
+{{- $named := or $redis.host $redis.sentinels $redis.urlKey }}
+{{- if and .Values.bundled.redis.enabled $named }}
+{{- fail "external.redis names a server, and bundled.redis.enabled installs another: say bundled.redis.enabled=false" }}
+{{- end }}
+{{- if not (or .Values.bundled.redis.enabled $named) }}
+{{- fail "there is no Redis: give external.redis.host (or sentinels, or urlKey), or bundled.redis.enabled=true" }}
+{{- end }}
+{{- if and $redis.urlKey (not $redis.existingSecret) }}
+{{- fail "external.redis.urlKey is a key of a Secret: name that in external.redis.existingSecret" }}
+{{- end }}
+{{- if ne (empty $redis.sentinels) (empty $redis.sentinelMaster) }}
+{{- fail "give both external.redis.sentinels and external.redis.sentinelMaster, or neither" }}
+{{- end }}
+{{- end }}
+
+{{/* Fails where it is not clear which object store is meant. */}}
+{{- define "downloadjobs.checkObjectStore" -}}
+{{- $store := .Values.bundled.objectStore }}
+{{- if and $store.enabled .Values.external.s3.bucket }}
+{{- fail "external.s3 names a bucket, and bundled.objectStore.enabled installs another: say bundled.objectStore.enabled=false" }}
+{{- end }}
+{{- if not (or $store.enabled .Values.external.s3.bucket) }}
+{{- fail "there is no bucket: give external.s3.bucket, or bundled.objectStore.enabled=true" }}
+{{- end }}
+{{- if and $store.enabled (ne $store.kind "seaweedfs") }}
+{{- fail (printf "bundled.objectStore.kind must be seaweedfs, not %v" $store.kind) }}
+{{- end }}
+{{- end }}
+
+{{/* How to reach Redis: environment variables. */}}
+{{- define "downloadjobs.redisEnv" -}}
+{{- include "downloadjobs.checkRedis" . }}
+{{- if .Values.bundled.redis.enabled -}}
+- name: REDIS_HOST
+  value: {{ include "downloadjobs.redisName" . }}
+- name: REDIS_PORT
+  value: "6379"
+- name: REDIS_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.bundled.redis.existingSecret | default (include "downloadjobs.redisName" .) }}
+      key: password
+{{- else }}
+{{- with .Values.external.redis }}
+{{- if .urlKey -}}
+- name: REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret }}
+      key: {{ .urlKey }}
+{{- else }}
+{{- if .sentinels -}}
+- name: REDIS_SENTINELS
+  value: {{ join "," .sentinels | quote }}
+- name: REDIS_SENTINEL_MASTER
+  value: {{ .sentinelMaster | quote }}
+{{- else -}}
+- name: REDIS_HOST
+  value: {{ .host | quote }}
+- name: REDIS_PORT
+  value: {{ .port | int | quote }}
+{{- end }}
+{{- with .username }}
+- name: REDIS_USERNAME
+  value: {{ . | quote }}
+{{- end }}
+{{- if .tls }}
+- name: REDIS_TLS
+  value: "true"
+{{- end }}
+{{- with .existingSecret }}
+- name: REDIS_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $.Values.external.redis.passwordKey }}
+{{- end }}
+{{- end }}
+{{- if .caSecret }}
+- name: REDIS_CA_FILE
+  value: /etc/downloadjobs-redis-ca/ca.crt
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The buckets' names: environment variables. All that the operator needs of storage. */}}
+{{- define "downloadjobs.bucketEnv" -}}
+{{- include "downloadjobs.checkObjectStore" . }}
+{{- if .Values.bundled.objectStore.enabled -}}
+- name: S3_BUCKET_NAME
+  value: {{ .Values.bundled.objectStore.bucket }}
+{{- else -}}
+- name: S3_BUCKET_NAME
+  value: {{ .Values.external.s3.bucket | quote }}
+{{- with .Values.external.s3.resultsBucket }}
+- name: S3_RESULTS_BUCKET
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* How to reach the object store: environment variables. Takes a dict: root, component (api or worker). */}}
+{{- define "downloadjobs.s3Env" -}}
+{{- $store := .root.Values.bundled.objectStore }}
+{{- $s3 := .root.Values.external.s3 }}
+{{- include "downloadjobs.bucketEnv" .root }}
+{{- if $store.enabled }}
+- name: S3_ENDPOINT
+  value: http://{{ include "downloadjobs.s3Name" .root }}:8333
+{{- with $store.publicEndpoint }}
+- name: S3_PUBLIC_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- $secret := index $store (printf "%sSecret" .component) | default (printf "%s-%s" (include "downloadjobs.s3Name" .root) .component) }}
+{{- include "downloadjobs.keyEnv" (dict "prefix" "S3_" "secret" $secret "id" "accessKeyId" "key" "secretAccessKey") | nindent 0 }}
+{{- else }}
+{{- range $name, $value := dict "S3_ENDPOINT" $s3.endpoint "S3_PUBLIC_ENDPOINT" $s3.publicEndpoint "S3_REGION" $s3.region "S3_FORCE_PATH_STYLE" (toString $s3.forcePathStyle) }}
+{{- with $value }}
+- name: {{ $name }}
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- if $s3.caSecret }}
+- name: S3_CA_FILE
+  value: /etc/downloadjobs-s3-ca/ca.crt
+{{- end }}
+{{- with index $s3 (printf "%sSecret" .component) }}
+{{- include "downloadjobs.keyEnv" (dict "prefix" "S3_" "secret" . "id" $s3.accessKeyIdKey "key" $s3.secretAccessKeyKey) | nindent 0 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* An access key: environment variables. Takes a dict: prefix, secret, id, key. */}}
+{{- define "downloadjobs.keyEnv" -}}
+- name: {{ .prefix }}ACCESS_KEY_ID
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret }}
+      key: {{ .id }}
+- name: {{ .prefix }}SECRET_ACCESS_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret }}
+      key: {{ .key }}
+{{- end }}
+
+{{/* What of volumes every process has. Takes a dict: root, storage (whether it reaches the object store). */}}
+{{- define "downloadjobs.volumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- if and .root.Values.external.redis.caSecret (not .root.Values.bundled.redis.enabled) }}
+- name: redis-ca
+  secret:
+    secretName: {{ .root.Values.external.redis.caSecret }}
+{{- end }}
+{{- if and .storage .root.Values.external.s3.caSecret (not .root.Values.bundled.objectStore.enabled) }}
+- name: s3-ca
+  secret:
+    secretName: {{ .root.Values.external.s3.caSecret }}
+{{- end }}
+{{- end }}
+
+{{/* Where these are mounted. */}}
+{{- define "downloadjobs.mounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- if and .root.Values.external.redis.caSecret (not .root.Values.bundled.redis.enabled) }}
+- name: redis-ca
+  mountPath: /etc/downloadjobs-redis-ca
+  readOnly: true
+{{- end }}
+{{- if and .storage .root.Values.external.s3.caSecret (not .root.Values.bundled.objectStore.enabled) }}
+- name: s3-ca
+  mountPath: /etc/downloadjobs-s3-ca
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{/*
+The Secrets that the chart makes, as JSON: by their names, their data. What is there is kept; what is new is made once, so
+that all templates see the same. Where nothing can be looked up, nothing may be made: each rendering would change it.
+*/}}
+{{- define "downloadjobs.secrets" -}}
+{{- if not (hasKey .Values "madeSecrets") }}
+{{- $wanted := dict }}
+{{- with .Values.bundled.redis }}
+{{- if and .enabled (not .existingSecret) }}
+{{- $_ := set $wanted (include "downloadjobs.redisName" $) (dict "password" 32) }}
+{{- end }}
+{{- end }}
+{{- with .Values.bundled.objectStore }}
+{{- range $component := list "worker" "api" }}
+{{- if and $.Values.bundled.objectStore.enabled (not (index $.Values.bundled.objectStore (printf "%sSecret" $component))) }}
+{{- $_ := set $wanted (printf "%s-%s" (include "downloadjobs.s3Name" $) $component) (dict "accessKeyId" 20 "secretAccessKey" 40) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $made := dict }}
+{{- range $name, $keys := $wanted }}
+{{- $there := (lookup "v1" "Secret" $.Release.Namespace $name).data | default dict }}
+{{- $data := dict }}
+{{- range $key, $length := $keys }}
+{{- $_ := set $data $key (index $there $key | default (randAlphaNum $length | b64enc)) }}
+{{- end }}
+{{- $_ := set $made $name $data }}
+{{- end }}
+{{- /* A namespace that is there has this account; where it is still to be made, the installer sees `default` too. */}}
+{{- if and $made (not (lookup "v1" "ServiceAccount" .Release.Namespace "default")) (not (lookup "v1" "Service" "default" "kubernetes")) }}
+{{- fail "the bundled servers' Secrets are made once and kept, which takes a cluster to look them up in; helm template, Argo CD and Flux's templates have none. Make them yourself and name them: bundled.redis.existingSecret, bundled.objectStore.workerSecret and apiSecret; or use servers of your own, by external.redis and external.s3" }}
+{{- end }}
+{{- $_ := set .Values "madeSecrets" $made }}
+{{- end }}
+{{- toJson .Values.madeSecrets }}
+{{- end }}
+
+{{/* Annotations by which pods are replaced when a Secret that the chart makes changes. Takes a dict: root, secrets (names). */}}
+{{- define "downloadjobs.checksums" -}}
+{{- $made := include "downloadjobs.secrets" .root | fromJson }}
+{{- $mine := dict }}
+{{- range .secrets }}
+{{- if hasKey $made . }}{{ $_ := set $mine . (index $made .) }}{{ end }}
+{{- end }}
+{{- if $mine }}
+checksum/secrets: {{ toJson $mine | sha256sum }}
+{{- end }}
+{{- end }}
