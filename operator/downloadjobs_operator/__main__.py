@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Final
-
-import uvloop
 
 from downloadjobs_core import logs
 from downloadjobs_core.settings import load, refuse, refuse_arguments
@@ -31,7 +30,8 @@ def main() -> None:
         for library in ("kopf.objects", "kopf.activities", "kubernetes.aio.leaderelection"):
             logging.getLogger(library).setLevel(logging.WARNING)
     try:
-        uvloop.run(run(settings))
+        # Not by uvloop: after a TLS connection was reset it may spin, and open no connection any more (0.23).
+        asyncio.run(run(settings))
     except NoClusterError as error:
         raise SystemExit(refuse(NAME, [str(error)])) from None
     except OSError as error:
