@@ -66,6 +66,7 @@ class Watched:
     """How often each object changed, by uid, after its creation."""
     queued: set[str] = field(default_factory=set)
     finished_at: dict[str, float] = field(default_factory=dict)
+    created: bool = False
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -77,30 +78,40 @@ async def kubernetes(kubeconfig: Path) -> ApiClient:
 
 
 async def watch(api: ApiClient, url: str, seen: Watched) -> None:
-    """Note each change as it comes, until cancelled. A watch that breaks leaves changes out: it ends all."""
+    """Note each change as it comes, until cancelled. A watch that breaks leaves changes out: it ends all.
+
+    But the API server ends watches of a definition that is only just established; while there is no object yet,
+    a new one is as good.
+    """
     session: aiohttp.ClientSession = api.rest_client._create_pool_manager()  # noqa: SLF001 - with its TLS
     address = f"{api.configuration.host}{url}?watch=true"
     async with session:
-        while True:  # a definition that was just applied is served a moment later
+        while not seen.created:
             response = await session.get(address, timeout=aiohttp.ClientTimeout(total=None))
             if response.ok:
-                break
+                seen.ready.set()
+                await note(response, seen)
             response.close()
-            await asyncio.sleep(0.5)
-        seen.ready.set()
-        async for line in response.content:
-            now = time.time()
-            event = json.loads(line)
-            if event["type"] == "ERROR":
-                break
-            uid, status = event["object"]["metadata"]["uid"], event["object"].get("status", {})
-            if event["type"] == "MODIFIED":
-                seen.changes[uid] += 1
-            if status.get("jobId"):
-                seen.queued.add(uid)
-            if status.get("phase") == "Completed":
-                seen.finished_at.setdefault(uid, now)
+            await asyncio.sleep(0.5)  # a definition that was just applied is served a moment later
     raise SystemExit("The watch ended before the measurement did: try again.")
+
+
+async def note(response: aiohttp.ClientResponse, seen: Watched) -> None:
+    """Note the changes that one watch shows, until it ends."""
+    async for line in response.content:
+        now = time.time()
+        event = json.loads(line)
+        if event["type"] == "ERROR":
+            print(f"The watch was ended: {event['object'].get('message')}", file=sys.stderr)
+            break
+        uid, status = event["object"]["metadata"]["uid"], event["object"].get("status", {})
+        seen.created = True
+        if event["type"] == "MODIFIED":
+            seen.changes[uid] += 1
+        if status.get("jobId"):
+            seen.queued.add(uid)
+        if status.get("phase") == "Completed":
+            seen.finished_at.setdefault(uid, now)
 
 
 async def create(api: ApiClient, url: str, names: Sequence[str], ids: int) -> None:
