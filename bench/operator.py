@@ -80,8 +80,8 @@ async def kubernetes(kubeconfig: Path) -> ApiClient:
 async def watch(api: ApiClient, url: str, seen: Watched) -> None:
     """Note each change as it comes, until cancelled. A watch that breaks leaves changes out: it ends all.
 
-    But the API server ends watches of a definition that is only just established; while there is no object yet,
-    a new one is as good.
+    But the API server ends watches of a definition that is only just established; while there is no object
+    yet, a new one is as good.
     """
     session: aiohttp.ClientSession = api.rest_client._create_pool_manager()  # noqa: SLF001 - with its TLS
     address = f"{api.configuration.host}{url}?watch=true"

@@ -9,6 +9,7 @@ from typing import Final
 from downloadjobs_core import logs
 from downloadjobs_core.settings import load, refuse, refuse_arguments
 from downloadjobs_operator.app import EndedError, run
+from downloadjobs_operator.autoscaler.limits import LimitsError
 from downloadjobs_operator.connection import NoClusterError
 from downloadjobs_operator.leadership import LeadershipLostError
 from downloadjobs_operator.settings import OperatorSettings
@@ -34,6 +35,8 @@ def main() -> None:
         asyncio.run(run(settings))
     except NoClusterError as error:
         raise SystemExit(refuse(NAME, [str(error)])) from None
+    except LimitsError as error:
+        raise SystemExit(refuse(NAME, [f"AUTOSCALER_FILE: {error}"])) from None
     except OSError as error:
         raise SystemExit(
             refuse(NAME, [f"PORT: cannot listen on {settings.port}: {error.strerror}"])

@@ -18,7 +18,8 @@ from downloadjobs_core import logs
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_operator.conditions import Type, is_true
 from downloadjobs_operator.downloadjob import DownloadJob, seconds_of
-from downloadjobs_operator.kube import DownloadJobs, KubernetesError, ObjectGoneError
+from downloadjobs_operator.kube import DownloadJobs
+from downloadjobs_operator.kube_client import KubernetesError, ObjectGoneError
 from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.status import is_finished
 from downloadjobs_operator.tracking import Tracked, Tracking

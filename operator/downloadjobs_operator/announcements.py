@@ -33,6 +33,17 @@ class Announcement:
     occasion: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Regarding:
+    """The object that an Event is about."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
 def announcements(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Announcement]:
     """What happened between two statuses of one object, in order."""
     told: list[Announcement] = []
@@ -69,8 +80,20 @@ def _ending(new: Mapping[str, Any], message: str) -> Announcement:
 
 
 def event_body(dj: DownloadJob, told: Announcement, *, now: float, instance: str) -> dict[str, Any]:
-    """An Event (core/v1) as the API server takes it."""
-    unique = hashlib.sha256(f"{dj.uid}/{told.reason}/{told.occasion}".encode()).hexdigest()[:16]
+    """An Event (core/v1) about a DownloadJob, as the API server takes it."""
+    return event_about(Regarding(API_VERSION, KIND, dj.namespace, dj.name, dj.uid), told, now, instance)
+
+
+def event_about(about: Regarding, told: Announcement, now: float, instance: str) -> dict[str, Any]:
+    """An Event (core/v1) about any object.
+
+    Args:
+        about: the object.
+        told: what happened. The Event's name is made of it: the same again is the same Event.
+        now: seconds since 1970.
+        instance: which of several operators tells it.
+    """
+    unique = hashlib.sha256(f"{about.uid}/{told.reason}/{told.occasion}".encode()).hexdigest()[:16]
     # To the microsecond, and without the older times to the second: those of one second would be in no order.
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return {
@@ -78,15 +101,15 @@ def event_body(dj: DownloadJob, told: Announcement, *, now: float, instance: str
         "kind": "Event",
         "metadata": {
             # Cut where a name may end, too.
-            "name": f"{dj.name[: _NAME_LENGTH - len(unique) - 1].rstrip('-.')}.{unique}",
-            "namespace": dj.namespace,
+            "name": f"{about.name[: _NAME_LENGTH - len(unique) - 1].rstrip('-.')}.{unique}",
+            "namespace": about.namespace,
         },
         "involvedObject": {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "name": dj.name,
-            "namespace": dj.namespace,
-            "uid": dj.uid,
+            "apiVersion": about.api_version,
+            "kind": about.kind,
+            "name": about.name,
+            "namespace": about.namespace,
+            "uid": about.uid,
         },
         "reason": told.reason,
         "message": told.message.encode()[:_MESSAGE_BYTES].decode(errors="ignore"),

@@ -15,16 +15,22 @@ from aiohttp import web
 from downloadjobs_core import logs
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.event_stream import EventStream, JobEvent
+from downloadjobs_core.fences import FenceStore
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.metrics import new_registry
 from downloadjobs_core.redis_client import connect_async
 from downloadjobs_operator.admission import OWNER_PREFIX, AdmissionRules
 from downloadjobs_operator.alarms import Alarms
+from downloadjobs_operator.autoscaler.decision import Limits
+from downloadjobs_operator.autoscaler.limits import LimitsFile
+from downloadjobs_operator.autoscaler.scaling import Autoscaler
+from downloadjobs_operator.autoscaler.workers import KubernetesWorkers, WorkersView
 from downloadjobs_operator.claims import Claims
 from downloadjobs_operator.connection import WatchClock, api_client, kopf_session, load_configuration
 from downloadjobs_operator.handlers import Services, create_registry, kopf_settings
 from downloadjobs_operator.health import Health, create_app
-from downloadjobs_operator.kube import KubernetesDownloadJobs, KubernetesError, KubernetesUnavailableError
+from downloadjobs_operator.kube import KubernetesDownloadJobs
+from downloadjobs_operator.kube_client import KubernetesError, KubernetesUnavailableError
 from downloadjobs_operator.leadership import Leadership
 from downloadjobs_operator.listening import Listener
 from downloadjobs_operator.metrics import OperatorMetrics
@@ -112,10 +118,26 @@ class Operator:
         self.listener = Listener(EventStream(redis), jobs, on_event=self._on_event, missed=self._missed)
         self.queue = QueueExporter(jobs.counts)
         self.metrics.registry.register(self.queue)
+        self.autoscaler = self._create_autoscaler(cluster, redis)
         self.mirror.phase_written = self.metrics.status_written
         self.mirror.missing = self._repairs.ask
         self.mirror.settled = self._alarms.set
         self.mirror.watching = lambda: self.clock.open > 0
+
+    def _create_autoscaler(self, cluster: KubernetesDownloadJobs, redis: Redis) -> Autoscaler | None:
+        settings = self._settings
+        if settings.worker_deployment is None:
+            return None
+        workers = KubernetesWorkers(cluster, settings.own_namespace, settings.worker_deployment)
+        return Autoscaler(
+            workers=workers,
+            view=lambda changed: WorkersView(workers, changed),
+            fences=FenceStore(redis),
+            limits=LimitsFile(settings.autoscaler_file) if settings.autoscaler_file else Limits(),
+            metrics=self.metrics.autoscaler,
+            exported=self.queue.update,
+            instance=settings.identity,
+        )
 
     def _seen(self, tracked: Tracked) -> None:
         self._alarms.set(tracked)
@@ -140,6 +162,8 @@ class Operator:
         self.metrics.gave_up()
 
     async def _on_event(self, event: JobEvent) -> None:
+        if self.autoscaler is not None and event.kind != "progress":
+            self.autoscaler.wake()
         tracked = self.tracking.showing(event.job_id)
         if tracked is not None:
             self.mirror.mark(tracked)
@@ -224,7 +248,7 @@ class Operator:
             self._claims,
             self._mirrors,
             self.listener,
-            self.queue,
+            self.autoscaler or self.queue,  # it reads the same, and hands it on
         )
         async with asyncio.TaskGroup() as group:
             for service in services:
@@ -305,7 +329,8 @@ async def _serve_health(
         objects=lambda: len(operator.tracking),
     )
     operator.metrics.lead(lambda: health.leading)
-    runner = web.AppRunner(create_app(health, operator.metrics.registry), access_log=None)
+    decisions = None if operator.autoscaler is None else operator.autoscaler.history.document
+    runner = web.AppRunner(create_app(health, operator.metrics.registry, decisions), access_log=None)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, settings.host, settings.port)

@@ -13,7 +13,8 @@ from downloadjobs_core import logs
 from downloadjobs_core.claims import ClaimStore, valid_digest
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_operator.downloadjob import CLAIM
-from downloadjobs_operator.kube import DownloadJobs, KubernetesError, ObjectGoneError
+from downloadjobs_operator.kube import DownloadJobs
+from downloadjobs_operator.kube_client import KubernetesError, ObjectGoneError
 from downloadjobs_operator.tracking import Tracked, Tracking
 
 RETRY_SECONDS: Final = 2.0

@@ -17,7 +17,7 @@ import kopf
 from downloadjobs_core import logs
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_operator.downloadjob import FINALIZER, GROUP, PLURAL, VERSION
-from downloadjobs_operator.kube import KubernetesError
+from downloadjobs_operator.kube_client import KubernetesError
 from downloadjobs_operator.mirroring import QUEUE_UNAVAILABLE
 from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.status import Verdict

@@ -1,4 +1,4 @@
-"""The operator's health and metrics, on a port of their own.
+"""The operator's health and metrics, and what its autoscaler decided, on a port of their own.
 
 `/livez`: the process does its work. A leader whose watch is silent although the API
 server answers is stuck, and is not alive; one without an API server is not helped by a restart.
@@ -75,8 +75,10 @@ class Health:
         return good, {"status": "ok" if good else "starting"} | found
 
 
-def create_app(health: Health, metrics: Collector) -> web.Application:
-    """The health pages, and the metrics."""
+def create_app(
+    health: Health, metrics: Collector, decisions: Callable[[], dict[str, Any]] | None = None
+) -> web.Application:
+    """The health pages, the metrics, and the autoscaler's last decisions, where it is at work."""
 
     async def livez(_: web.Request) -> web.Response:
         good, found = await health.alive()
@@ -92,6 +94,13 @@ def create_app(health: Health, metrics: Collector) -> web.Application:
         page = metrics_page(metrics, request.headers.get("Accept", ""))
         return web.Response(body=page.body, headers={"Content-Type": page.content_type})
 
+    async def autoscaler(_: web.Request) -> web.Response:
+        if decisions is None:
+            return web.json_response({"message": "WORKER_DEPLOYMENT is not set."}, status=404)
+        if not health.leading:
+            return web.json_response({"message": "Another operator leads, and decides."}, status=503)
+        return web.json_response(decisions())
+
     app = web.Application()
     app.add_routes(
         [
@@ -99,6 +108,7 @@ def create_app(health: Health, metrics: Collector) -> web.Application:
             web.get("/readyz", readyz),
             web.get("/healthz", livez),
             web.get("/metrics", serve_metrics),
+            web.get("/autoscaler", autoscaler),
         ]
     )
     return app

@@ -21,12 +21,8 @@ from downloadjobs_core.leases import SECOND_US
 from downloadjobs_core.states import JobState
 from downloadjobs_operator.announcements import Announcement, announcements, event_body
 from downloadjobs_operator.downloadjob import DownloadJob
-from downloadjobs_operator.kube import (
-    DownloadJobs,
-    KubernetesError,
-    KubernetesUnavailableError,
-    ObjectGoneError,
-)
+from downloadjobs_operator.kube import DownloadJobs
+from downloadjobs_operator.kube_client import KubernetesError, KubernetesUnavailableError, ObjectGoneError
 from downloadjobs_operator.patching import Urgency, urgency
 from downloadjobs_operator.rationing import TokenBucket
 from downloadjobs_operator.status import (

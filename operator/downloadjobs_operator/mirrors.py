@@ -22,7 +22,8 @@ from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.states import FINISHED
 from downloadjobs_operator.admission import OWNER_PREFIX, USER_ID
 from downloadjobs_operator.downloadjob import API_VERSION, KIND, MIRROR
-from downloadjobs_operator.kube import AlreadyExistsError, DownloadJobs, KubernetesError, ObjectGoneError
+from downloadjobs_operator.kube import DownloadJobs
+from downloadjobs_operator.kube_client import AlreadyExistsError, KubernetesError, ObjectGoneError
 from downloadjobs_operator.settings import MirrorMode
 from downloadjobs_operator.status import Verdict
 from downloadjobs_operator.tracking import Tracked, Tracking

@@ -18,7 +18,8 @@ from downloadjobs_core.states import FINISHED, JobState
 from downloadjobs_operator.admission import AdmissionRules, admit
 from downloadjobs_operator.downloadjob import DownloadJob, RefusedError, file_ids_of
 from downloadjobs_operator.explaining import DEADLINE_EXCEEDED
-from downloadjobs_operator.kube import DownloadJobs, ObjectGoneError
+from downloadjobs_operator.kube import DownloadJobs
+from downloadjobs_operator.kube_client import ObjectGoneError
 from downloadjobs_operator.status import Verdict
 from downloadjobs_operator.tracking import Tracked
 

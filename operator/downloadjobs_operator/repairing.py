@@ -15,7 +15,7 @@ from typing import Final
 
 from downloadjobs_core import logs
 from downloadjobs_core.errors import DownloadJobsError, QueueUnavailableError
-from downloadjobs_operator.kube import KubernetesError
+from downloadjobs_operator.kube_client import KubernetesError
 from downloadjobs_operator.mirroring import StatusMirror
 from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.tracking import Tracked, Tracking

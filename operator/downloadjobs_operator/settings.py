@@ -84,6 +84,12 @@ class OperatorSettings(RedisSettings, QueueSettings, CommonSettings):
     peering_priority: int = Field(0, ge=0, le=32_767)
     resync_seconds: float = Field(300, ge=1, description="between two comparisons of all that is unfinished")
     status_patches_per_second: float = Field(50, gt=0, description="for progress, of all jobs")
+    worker_deployment: str | None = Field(
+        None, description="the workers' Deployment, in its own namespace, to be scaled; none by default"
+    )
+    autoscaler_file: Path | None = Field(
+        None, description="JSON or YAML, read again when it changes: how many workers, see autoscaler.md"
+    )
     finalizer_give_up_seconds: float = Field(
         600, ge=1, description="after which a deletion goes on although Redis cannot be reached"
     )

@@ -59,10 +59,9 @@ HOME: Final = [
     Access("create", LEASES),
     *(Access(verb, f"{LEASES}/{OPERATOR}") for verb in ("get", "update", "patch")),
     # The autoscaler: one Deployment's scale, the pods beside it, and Events about it.
-    *(Access(verb, f"deployments.apps/{WORKER}") for verb in ("get", "watch")),
-    *(Access(verb, f"deployments.apps/{WORKER}", "scale") for verb in ("get", "patch")),
-    *(Access(verb, "pods") for verb in ("get", "list", "watch", "patch")),
-    *(Access(verb, "replicasets.apps") for verb in ("get", "list")),
+    *(Access(verb, f"deployments.apps/{WORKER}") for verb in ("get", "list", "watch")),
+    Access("patch", f"deployments.apps/{WORKER}", "scale"),
+    *(Access(verb, "pods") for verb in ("list", "watch", "patch")),
     *EVENTS,
 ]
 """What it may in its own namespace, beside that."""
@@ -81,7 +80,7 @@ OPERATOR_MAY_NOT: Final = [
     Access("delete", f"{LEASES}/{OPERATOR}"),
     *(Access(verb, "secrets") for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *(Access(verb, "configmaps") for verb in ("get", "list", "create", "patch")),
-    *(Access(verb, "pods") for verb in ("create", "update", "delete")),
+    *(Access(verb, "pods") for verb in ("get", "create", "update", "delete")),
     Access("create", "pods", "exec"),
     Access("get", "pods", "log"),
     Access("create", "pods", "eviction"),
@@ -89,7 +88,7 @@ OPERATOR_MAY_NOT: Final = [
     Access("patch", "deployments.apps", "scale"),
     *(Access(verb, f"deployments.apps/{WORKER}") for verb in ("update", "patch", "delete")),
     Access("patch", "deployments.apps/downloadjobs-api", "scale"),
-    Access("patch", "replicasets.apps"),
+    *(Access(verb, "replicasets.apps") for verb in ("get", "list", "patch")),
     *(Access(verb, "jobs.batch") for verb in ("create", "delete")),
     *(Access(verb, "services") for verb in ("get", "create")),
     *(Access(verb, "serviceaccounts") for verb in ("get", "create", "impersonate")),

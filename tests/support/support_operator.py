@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from downloadjobs_core.job import Job
 from downloadjobs_core.states import FINISHED, JobState
 from downloadjobs_operator.downloadjob import API_VERSION, KIND, DownloadJob, moment_of
-from downloadjobs_operator.kube import AlreadyExistsError, ObjectGoneError
+from downloadjobs_operator.kube_client import AlreadyExistsError, ObjectGoneError
 
 CRD: Final = Path(__file__).parents[2] / "charts" / "downloadjobs" / "files" / "crd.yaml"
 

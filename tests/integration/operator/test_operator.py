@@ -16,7 +16,7 @@ from downloadjobs_core.leases import Outcome
 from downloadjobs_core.states import JobState
 from downloadjobs_operator.conditions import Type, is_true, reason_of
 from downloadjobs_operator.downloadjob import CLAIM, MIRROR, moment_of
-from downloadjobs_operator.kube import KubernetesError, KubernetesUnavailableError
+from downloadjobs_operator.kube_client import KubernetesError, KubernetesUnavailableError
 from downloadjobs_operator.mirrors import hashed
 from downloadjobs_operator.status import Verdict, is_finished
 from support_operator import body, until

@@ -13,9 +13,9 @@ import pytest
 from kubernetes.aio.client.api_client import ApiClient
 
 from downloadjobs_operator.downloadjob import CLAIM
-from downloadjobs_operator.kube import (
+from downloadjobs_operator.kube import KubernetesDownloadJobs
+from downloadjobs_operator.kube_client import (
     AlreadyExistsError,
-    KubernetesDownloadJobs,
     KubernetesError,
     KubernetesUnavailableError,
     ObjectGoneError,

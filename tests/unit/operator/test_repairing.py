@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from downloadjobs_operator.kube import KubernetesError
+from downloadjobs_operator.kube_client import KubernetesError
 from downloadjobs_operator.mirroring import StatusMirror
 from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.repairing import Repairs
