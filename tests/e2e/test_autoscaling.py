@@ -113,7 +113,7 @@ def test_from_none_to_many_and_back(scaled: Installation) -> None:
     assert_done_once(scaled, jobs)
     settled_at(scaled, 0)
     assert told(scaled, "ScaledDown")
-    until(lambda: removed(scaled, "idle") == before + MOST, 10, "all removed pods counted")
+    until(lambda: removed(scaled, "idle") >= before + MOST, 10, "all removed pods counted")
     assert removed(scaled, "busy") == 0
 
 
