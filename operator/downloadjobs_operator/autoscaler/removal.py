@@ -85,6 +85,7 @@ class Removal:
         settle_seconds: see `SETTLE_SECONDS`.
 
     Attributes:
+        decision: as given.
         target: the replicas that it makes, at least.
         committed: whether the patch may have been sent: then it must not be cancelled any more.
     """
@@ -99,7 +100,7 @@ class Removal:
         victim: Callable[[bool], None],
         settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
-        self._decision = decision
+        self.decision = decision
         self._workers = workers
         self._fences = fences
         self._seen = seen
@@ -127,10 +128,10 @@ class Removal:
         try:
             before = await self._look()
             alive = len(before.alive)
-            victims = before.of(self._decision.victims)[: max(0, alive - self._decision.desired)]
+            victims = before.of(self.decision.victims)[: max(0, alive - self.decision.desired)]
             victims = await self._fence(victims, before)
             self._still_wanted()
-            self.target = max(self._decision.desired, alive - len(victims))
+            self.target = max(self.decision.desired, alive - len(victims))
             self._check_target(before)
             await self._price(victims)
             await asyncio.sleep(self._settle_seconds)
@@ -186,7 +187,7 @@ class Removal:
             raise RemovalRefusedError("the Deployment's controller has yet to see its last change")
         if deployment.replacing or len(templates_of(found)) > 1:
             raise RemovalRefusedError("a rollout has begun")
-        if deployment.replicas != self._decision.current:
+        if deployment.replicas != self.decision.current:
             raise RemovalRefusedError(f"the Deployment's replicas were changed to {deployment.replicas}")
         return Seen(deployment, tuple(pod for pod in pods_of(found, {}) if not pod.terminating))
 

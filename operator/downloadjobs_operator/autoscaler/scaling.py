@@ -38,8 +38,8 @@ from downloadjobs_operator.autoscaler.workers import (
     DELETION_COST,
     VICTIMS_COST,
     Deployment,
+    View,
     Workers,
-    WorkersView,
     pods_of,
     templates_of,
 )
@@ -51,6 +51,9 @@ POLL_SECONDS: Final = 5.0
 
 PAUSE_SECONDS: Final = 0.1
 """Between two looks at least: a thousand jobs a second wake it ten times."""
+
+READ_SECONDS: Final = 2.0
+"""After which an answer of Redis is not waited for; it takes milliseconds."""
 
 TRIES: Final = 5
 """Of a patch, whose Deployment changes as its pods do."""
@@ -82,7 +85,7 @@ class Autoscaler:
 
     Args:
         workers: changes it.
-        view: shows it. `WorkersView`, outside of tests.
+        view: makes what shows it, given what is to be called after each change.
         fences: the queue's side.
         limits: the settings: a file that is read again, or fixed ones.
         metrics: told of everything.
@@ -95,7 +98,7 @@ class Autoscaler:
         self,
         *,
         workers: Workers,
-        view: Callable[[Callable[[], None]], WorkersView],
+        view: Callable[[Callable[[], None]], View],
         fences: FenceStore,
         limits: LimitsFile | Limits,
         metrics: AutoscalerMetrics,
@@ -117,6 +120,8 @@ class Autoscaler:
         self._counts: Counts | None = None
         self._holders: dict[str, int] = {}
         self._read_at: float | None = None
+        self._reading: asyncio.Future[tuple[Counts, dict[str, int]]] | None = None
+        self._asked_at = 0.0
         self._clock_ahead = 0.0
         self._removing: tuple[Removal, asyncio.Task[None]] | None = None
         self._began_at = time.monotonic()
@@ -148,6 +153,8 @@ class Autoscaler:
             finally:
                 if self._removing is not None:
                     self._removing[1].cancel()
+                if self._reading is not None:
+                    self._reading.cancel()
 
     async def _look_for_ever(self, begin: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         while True:
@@ -199,12 +206,22 @@ class Autoscaler:
 
     async def _read(self) -> bool:
         """Read the queue; whether that was possible."""
-        asked_at = time.monotonic()
+        # A Redis that hangs must not make this hang: the question stays open, and is waited for again.
+        if self._reading is None:
+            self._asked_at = time.monotonic()
+            self._reading = asyncio.ensure_future(
+                asyncio.gather(self._fences.counts(), self._fences.holders())
+            )
+        reading = self._reading
+        await asyncio.wait([reading], timeout=READ_SECONDS)
+        if not reading.done():
+            return False
+        self._reading = None
         try:
-            counts, holders = await asyncio.gather(self._fences.counts(), self._fences.holders())
+            counts, holders = reading.result()
         except DownloadJobsError:
             return False  # whoever follows the queue's events says so in the log
-        self._counts, self._holders, self._read_at = counts, holders, asked_at
+        self._counts, self._holders, self._read_at = counts, holders, self._asked_at
         self._clock_ahead = counts.now_us / SECOND_US - time.time()
         self._exported(counts)
         return True
@@ -266,6 +283,7 @@ class Autoscaler:
                 removal.give_up()
                 task.cancel()
                 await asyncio.wait([task])
+                self._note(removal.decision, Outcome.REFUSED, error=f"given up: {decision.message}")
         if decision.direction is Direction.NONE or decision.limits.mode is Mode.RECOMMEND:
             self._note(decision)
             wanted = decision.current, decision.desired

@@ -147,6 +147,33 @@ class Workers(Protocol):
         """Create an Event."""
 
 
+class View(Protocol):
+    """The workers as they were seen last."""
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """As it was seen last; None if it is not there, or was not looked for yet."""
+
+    @property
+    def pods(self) -> list[Mapping[str, Any]]:
+        """Its pods, terminating ones too."""
+
+    @property
+    def synced(self) -> bool:
+        """Whether all was seen at least once."""
+
+    @property
+    def missing(self) -> bool:
+        """Whether the API server says that there is no such Deployment."""
+
+    @property
+    def blind_seconds(self) -> float:
+        """For how long changes can have gone unseen."""
+
+    async def run(self) -> None:
+        """Follow, until cancelled."""
+
+
 class KubernetesWorkers:
     """`Workers` by the API server."""
 
@@ -190,7 +217,7 @@ class KubernetesWorkers:
 
 
 class WorkersView:
-    """The Deployment and its pods, as watches show them.
+    """`View` by watches.
 
     Args:
         workers: what is watched.
