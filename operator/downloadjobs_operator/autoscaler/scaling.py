@@ -52,6 +52,9 @@ POLL_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 0.1
 """Between two looks at least: a thousand jobs a second wake it ten times."""
 
+GATHER_SECONDS: Final = 0.02
+"""From the first news to the look: jobs seldom come alone, and one patch shall do for all of them."""
+
 READ_SECONDS: Final = 2.0
 """After which an answer of Redis is not waited for; it takes milliseconds."""
 
@@ -164,6 +167,7 @@ class Autoscaler:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_look - PAUSE_SECONDS)):
                     await self._woken.wait()
+                    await asyncio.sleep(GATHER_SECONDS)
 
     async def _look(self, begin: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> float:
         """Decide once, and act; in how many seconds to look again at the latest."""
