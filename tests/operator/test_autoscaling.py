@@ -1,4 +1,4 @@
-"""The autoscaler, with its ServiceAccount's rights on a real API server, watches one Deployment and patches it.
+"""The autoscaler, with its ServiceAccount's rights on a real API server, watches and patches one Deployment.
 
 The Deployment's pods never start (nobody has their image): whether pods work is tested where they do, in e2e.
 """

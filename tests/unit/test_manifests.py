@@ -506,8 +506,7 @@ def test_variables_are_settings() -> None:
         "operator.mirrorNamespace=m", "operator.userIdNamespaces={a}", "operator.peering.enabled=true",
     )  # fmt: skip
     text = page("settings.md")
-    # What the pods themselves are, and the autoscaler's, of which its own page tells.
-    others = {"POD_NAMESPACE", "WORKER_DEPLOYMENT", "AUTOSCALER_FILE"}
+    others = {"POD_NAMESPACE"}  # what the pods themselves are
     for component in ("api", "worker", "operator"):
         for name in set(environment(told[component])) - others:
             assert f"`{name}`" in text, (component, name)
