@@ -27,7 +27,7 @@ endif
 # One environment: nothing here may run beside the installation.
 .NOTPARALLEL:
 .PHONY: help demo up operator test test-slow test-cluster test-cluster-load test-e2e chaos coverage lint format lock \
-	images manifests clean
+	images manifests values clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -103,6 +103,7 @@ RENDER := $(HELM) template downloadjobs charts/downloadjobs --namespace download
 	--set bundled.objectStore.workerSecret=downloadjobs-s3-worker \
 	--set bundled.objectStore.apiSecret=downloadjobs-s3-api
 RIGHTS := serviceaccounts operator-rbac autoscaler-rbac
+POLICIES := networkpolicies disruption pods-policy
 WORKLOADS := api worker operator bundled-redis bundled-objectstore
 
 # Writes what some templates render. Takes a file's name, and theirs.
@@ -114,10 +115,14 @@ define rendered
 	} > $(MANIFESTS)/$(1)
 endef
 
+values: .venv/.dev ## Write the schema and the reference of the chart's values
+	@$(BIN)/python charts/values_reference.py
+
 # Without what only Helm's own releases have, and without blank lines, of which Helm 3 and 4 make different numbers.
 manifests: ## Render the chart into manifests/, which needs Helm 3 or 4 (HELM=path/to/helm)
 	$(call rendered,downloadjobs.yaml,$(RIGHTS))
 	$(call rendered,workloads.yaml,$(WORKLOADS))
+	$(call rendered,policies.yaml,$(POLICIES))
 	@cp charts/downloadjobs/files/crd.yaml $(MANIFESTS)/crd.yaml
 
 clean: ## Remove .venv, caches and build results

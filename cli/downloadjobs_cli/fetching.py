@@ -56,6 +56,8 @@ class Fetcher:
         url: asks the API for a fresh presigned URL.
         patience: what to do while the store does not answer.
         listener: told how it goes on.
+        store: where to connect instead of the URL's host, which is still named to it (a URL is signed for its
+            host); None for that host itself.
         transport: stands in for the network in tests.
     """
 
@@ -66,9 +68,11 @@ class Fetcher:
         patience: Patience,
         listener: Listener = lambda done, total: None,  # noqa: ARG005 - nobody listens
         *,
+        store: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._job_id = job_id
+        self._store = store
         self._new_url = url
         self._patience = patience
         self._listener = listener
@@ -127,6 +131,10 @@ class Fetcher:
         headers = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT}
         if origin is not None:
             headers |= {"Range": f"bytes={offset}-", "If-Match": origin.etag}
+        if self._store is not None:
+            parts = urlsplit(url)
+            headers["Host"] = parts.netloc
+            url = f"{self._store}{parts.path}?{parts.query}"
         return _Stream(url, headers, self._transport)
 
     def _accept(

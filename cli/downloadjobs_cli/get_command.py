@@ -19,7 +19,7 @@ from downloadjobs_cli.job_commands import (
     patience_option,
     timeout_option,
 )
-from downloadjobs_cli.options import Options, cluster_options, shared_options
+from downloadjobs_cli.options import Options, cluster_options, shared_options, store_option
 
 if TYPE_CHECKING:
     from downloadjobs_cli.client import ApiClient
@@ -84,6 +84,7 @@ class How:
 @click.option("--no-verify", is_flag=True, help="Do not read the zip through after the download.")
 @click.option("--force", is_flag=True, help="Replace PATH if it exists.")
 @click.option("--url", "print_url", is_flag=True, help="Print the presigned URL, a secret, and get nothing.")
+@store_option
 @patience_option
 @cluster_options
 @click.option(

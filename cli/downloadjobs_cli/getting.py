@@ -28,11 +28,18 @@ SHOWN_LINES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class GetOptions:
-    """How to get a result. `patience` is in seconds; `transport` stands in for the network in tests."""
+    """How to get a result.
+
+    Attributes:
+        patience: how long to go on without an answer, in seconds.
+        store: where to connect instead of the host that its URL names.
+        transport: stands in for the network in tests.
+    """
 
     force: bool = False
     verify: bool = True
     patience: float = 60.0
+    store: str | None = None
     transport: httpx.BaseTransport | None = None
 
 
@@ -130,6 +137,7 @@ def _fetched(source: Source, partial: PartialFile, options: GetOptions, output: 
             lambda: source.result().value.download_url,
             Patience(options.patience, meter.note),
             meter.reach,
+            store=options.store,
             transport=options.transport,
         )
         return fetcher.fetch(partial)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from downloadjobs_cli.exit_codes import ExitCode
-from downloadjobs_cli.options import FILE_ID, Options, Seconds, shared_options
+from downloadjobs_cli.options import FILE_ID, Options, Seconds, shared_options, store_option
 from downloadjobs_core.job import MAX_FILES
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def conclude(client: ApiClient, status: Status, options: Options, *, stderr: boo
     help="Wait, then get the result to this file or folder.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="With --get: replace PATH if it exists.")
+@store_option
 @timeout_option
 @patience_option
 @shared_options()
@@ -273,7 +274,7 @@ def fetch(
     from downloadjobs_cli import getting
 
     output = options.output
-    how = getting.GetOptions(force, verify, patience, options.transport)
+    how = getting.GetOptions(force, verify, patience, options.store, options.transport)
     got = getting.get(source, getting.target_path(to, source.name), how, output)
     if output.as_json:
         (output.line if stderr else output.document)(getting.document(got, source.job_id))

@@ -41,6 +41,7 @@ class Options:
         context: of the kubeconfig; None for the current one.
         kubeconfig: its path; None for kubectl's own choice.
         as_json: print JSON.
+        store: where to connect for results, instead of the hosts that their URLs name; None for these.
         transport: stands in for the network in tests.
         output: where to print.
     """
@@ -53,6 +54,7 @@ class Options:
     context: str | None = None
     kubeconfig: str | None = None
     as_json: bool = False
+    store: str | None = None
     transport: httpx.BaseTransport | None = None
     output: Output = field(init=False)
 
@@ -149,6 +151,18 @@ def _take(ctx: click.Context, param: click.Parameter, value: Any) -> None:  # no
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, expose_value=False, callback=_take, help="Print JSON, for scripts."
+)
+
+
+store_option = click.option(
+    "--store",
+    type=ApiUrl(),
+    metavar="URL",
+    envvar="DOWNLOADJOBS_STORE",
+    expose_value=False,
+    callback=_take,
+    help="Where to connect for the result, if the host that its URL names cannot be reached from here.  [env:"
+    " DOWNLOADJOBS_STORE]",
 )
 
 

@@ -249,7 +249,7 @@ def test_manifests_are_what_the_chart_renders(tmp_path: Path) -> None:
     command = [make, "--silent", "manifests", f"HELM={helm}", f"MANIFESTS={tmp_path}"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
     made = sorted(path.name for path in tmp_path.iterdir())
-    assert made == ["crd.yaml", "downloadjobs.yaml", "workloads.yaml"]
+    assert made == ["crd.yaml", "downloadjobs.yaml", "policies.yaml", "workloads.yaml"]
     for name in made:
         assert (tmp_path / name).read_text(encoding="utf-8") == (MANIFESTS / name).read_text(encoding="utf-8")
 
@@ -303,7 +303,7 @@ def test_the_chart_has_the_definition_by_default() -> None:
 )
 def test_the_chart_has_no_rights_for_the_cluster(settings: tuple[str, ...]) -> None:
     """Unless told to, the chart gives no rights in the whole cluster; and never any for Secrets or all."""
-    objects = rendered("crd.enabled=false", *settings)
+    objects = rendered("crd.enabled=false", "admissionPolicy.enabled=false", *settings)
     assert all("namespace" in one["metadata"] for one in objects)
     rights = {one["kind"] for one in objects if one["apiVersion"].startswith("rbac")}
     assert rights == {"Role", "RoleBinding"}
@@ -345,8 +345,8 @@ def test_mirrors_are_created_in_their_namespace_only(mode: str) -> None:
     assert may_create("operator.mirrorApiJobs=none", mirrors) == []
 
 
-def test_the_policy_is_asked_for() -> None:
-    """Admission policies, which take an admin, come only if asked for; that of mirrors only with mirrors."""
+def test_the_policy_can_be_left_out() -> None:
+    """Admission policies, which take an admin, can be left out; that of mirrors comes only with mirrors."""
 
     def policies(*settings: str) -> list[tuple[str, str]]:
         return sorted(
@@ -356,11 +356,11 @@ def test_the_policy_is_asked_for() -> None:
         )
 
     mirrors = ("operator.mirrorApiJobs=all", "operator.mirrorNamespace=mirrors")
-    on = "admissionPolicy.enabled=true"
+    off = "admissionPolicy.enabled=false"
     pods, shown = "own-try-downloadjobs-pods", "own-try-downloadjobs-mirrors"
-    assert policies(*mirrors) == []
-    assert policies(on) == [("", pods), ("Binding", pods)]
-    assert policies(*mirrors, on) == [("", shown), ("", pods), ("Binding", shown), ("Binding", pods)]
+    assert policies(*mirrors, off) == []
+    assert policies() == [("", pods), ("Binding", pods)]
+    assert policies(*mirrors) == [("", shown), ("", pods), ("Binding", shown), ("Binding", pods)]
 
 
 def pod_specs(*settings: str) -> dict[str, dict[str, Any]]:
@@ -402,7 +402,9 @@ def test_pods_are_restricted() -> None:
 def test_workers_are_the_autoscalers() -> None:
     """No number of workers is rendered, nobody evicts a busy one, and they have time to drain."""
     (worker,) = (
-        one for one in rendered() if one["metadata"]["name"] == "try-downloadjobs-worker" and "spec" in one
+        one
+        for one in rendered()
+        if (one["kind"], one["metadata"]["name"]) == ("Deployment", "try-downloadjobs-worker")
     )
     assert "replicas" not in worker["spec"]
     assert worker["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
@@ -515,7 +517,10 @@ def test_variables_are_settings() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("operator.mirrorApiJobs=some",), "operator.mirrorApiJobs must be none, active or all, not some"),
+        (
+            ("operator.mirrorApiJobs=some",),
+            "'/operator/mirrorApiJobs': value must be one of 'none', 'active', 'all'",
+        ),
         (("operator.mirrorApiJobs=all",), "operator.mirrorNamespace must name a namespace"),
         (
             ("operator.mirrorApiJobs=all", "operator.mirrorNamespace=own"),
@@ -525,9 +530,12 @@ def test_variables_are_settings() -> None:
             ("operator.clusterWide=true", "operator.watchNamespaces={a}"),
             "leave operator.watchNamespaces empty",
         ),
-        (("worker.autoscaling.mode=Off",), "worker.autoscaling.mode must be Scale or Recommend, not Off"),
+        (
+            ("worker.autoscaling.mode=Off",),
+            "'/worker/autoscaling/mode': value must be one of 'Scale', 'Recommend'",
+        ),
         (("worker.autoscaling.min=11",), "worker.autoscaling.min must not be above worker.autoscaling.max"),
-        (("bundled.objectStore.kind=files",), "bundled.objectStore.kind must be seaweedfs, not files"),
+        (("bundled.objectStore.kind=files",), "must be one of"),
         (("bundled.redis.enabled=false",), "there is no Redis: give external.redis.host"),
         (("external.redis.host=redis",), "say bundled.redis.enabled=false"),
         (("bundled.objectStore.enabled=false",), "there is no bucket: give external.s3.bucket"),
@@ -583,8 +591,9 @@ def test_the_whole_installation_is_listed() -> None:
     (namespace,) = load(MANIFESTS / "namespace.yaml")
     others = {
         one["metadata"]["namespace"]
-        for name in ("downloadjobs.yaml", "workloads.yaml")
+        for name in ("downloadjobs.yaml", "policies.yaml", "workloads.yaml")
         for one in load(MANIFESTS / name)
+        if not one["kind"].startswith("ValidatingAdmissionPolicy")
     }
     assert others == {namespace["metadata"]["name"]}
 

@@ -68,23 +68,67 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "downloadjobs.image" -}}
 {{- $tag := .image.tag }}
 {{- if .own }}{{ $tag = $tag | default .root.Values.image.tag | default .root.Chart.AppVersion }}{{ end }}
-{{- with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image.repository }}
+{{- with .root.Values.image.registry | default .root.Values.global.imageRegistry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image.repository }}
 {{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ $tag }}{{ end }}
 {{- end }}
 
-{{/* The first lines of every pod's spec. Takes a dict: root, security (more of the security context). */}}
+{{/* The first lines of every pod's spec. Takes a dict: root, component, values (the component's), spread (whether it has replicas). */}}
 {{- define "downloadjobs.pod" -}}
-{{- with .root.Values.image.pullSecrets }}
+{{- with .root.Values.image.pullSecrets | default .root.Values.global.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
   {{- $all := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") }}
-  {{- range $name, $value := .security }}
+  {{- range $name, $value := .values.podSecurityContext }}
   {{- if not (kindIs "invalid" $value) }}{{ $_ := set $all $name $value }}{{ end }}
   {{- end }}
   {{- toYaml $all | nindent 2 }}
 enableServiceLinks: false
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if .values.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml .values.topologySpreadConstraints | nindent 2 }}
+{{- else if .spread }}
+# Over zones and nodes, as well as it can be done.
+topologySpreadConstraints:
+  {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - topologyKey: {{ $key }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "downloadjobs.selectorLabels" $ | nindent 8 }}
+    matchLabelKeys: [pod-template-hash]
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The labels of a component's pods. Takes a dict: root, component, values. */}}
+{{- define "downloadjobs.podLabels" -}}
+{{- $own := include "downloadjobs.selectorLabels" . | fromYaml }}
+{{- toYaml (merge $own (.values.podLabels | default dict)) }}
+{{- end }}
+
+{{/* The environment that a component's values add. */}}
+{{- define "downloadjobs.extraEnv" -}}
+{{- with .extraEnv }}
+{{- toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* The security context of every container. */}}
@@ -153,8 +197,8 @@ The environment by `settings`, without what the chart sets itself. Takes a dict:
 {{- if not (or $store.enabled .Values.external.s3.bucket) }}
 {{- fail "there is no bucket: give external.s3.bucket, or bundled.objectStore.enabled=true" }}
 {{- end }}
-{{- if and $store.enabled (ne $store.kind "seaweedfs") }}
-{{- fail (printf "bundled.objectStore.kind must be seaweedfs, not %v" $store.kind) }}
+{{- if and $store.enabled (not (has $store.kind (list "seaweedfs" "minio"))) }}
+{{- fail (printf "bundled.objectStore.kind must be seaweedfs or minio, not %v" $store.kind) }}
 {{- end }}
 {{- end }}
 

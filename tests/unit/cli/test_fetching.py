@@ -107,6 +107,22 @@ def test_a_download_is_one_get(target: Path) -> None:
     assert "Range" not in store.requests[0].headers
 
 
+def test_another_way_to_the_store(target: Path) -> None:
+    """A store that is reached another way is still told the host that the URL is signed for."""
+    store = Store()
+    with PartialFile(target) as partial:
+        Fetcher(
+            "j1",
+            lambda: "https://files.example.com/b/k.zip?X-Amz-Signature=1",
+            Patience(1, lambda _: None),
+            store="http://inside:8333",
+            transport=httpx.MockTransport(store),
+        ).fetch(partial)
+    (request,) = store.requests
+    assert str(request.url) == "http://inside:8333/b/k.zip?X-Amz-Signature=1"
+    assert request.headers["Host"] == "files.example.com"
+
+
 def test_a_break_goes_on_where_it_was(target: Path) -> None:
     """After each break only the rest is asked for, by Range and If-Match, with the same URL."""
     store = Store(breaks_after=[1000, 2000])

@@ -1,0 +1,441 @@
+"""The chart's switches: what each adds, leaves out, or refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from support_tools import require_tool
+
+ROOT: Final = Path(__file__).parents[2]
+CHART: Final = ROOT / "charts" / "downloadjobs"
+
+EXTERNAL: Final[dict[str, Any]] = {
+    "bundled": {"redis": {"enabled": False}, "objectStore": {"enabled": False}},
+    "external": {"redis": {"host": "redis.example.com"}, "s3": {"bucket": "films"}},
+}
+
+BUNDLED: Final[dict[str, Any]] = {
+    "bundled": {
+        "redis": {"existingSecret": "redis"},
+        "objectStore": {"workerSecret": "s3-worker", "apiSecret": "s3-api"},
+    }
+}
+
+INGRESS: Final = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}]
+
+
+def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of Helm, later ones over earlier ones."""
+    result = dict(base)
+    for name, value in more.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = merged(result[name], value) if both else value
+    return result
+
+
+def render(values: Mapping[str, Any], base: Mapping[str, Any] = EXTERNAL) -> subprocess.CompletedProcess[str]:
+    """What `helm template` says."""
+    helm = require_tool(os.environ.get("HELM") or "helm")
+    command = [helm, "template", "try", str(CHART), "--namespace=own", "--kube-version=1.31.0", "--values=-"]
+    text = json.dumps(merged(base, values))
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+
+def rendered(
+    values: Mapping[str, Any] | None = None, base: Mapping[str, Any] = EXTERNAL
+) -> list[dict[str, Any]]:
+    """The objects of a rendering that must succeed."""
+    done = render(values or {}, base)
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    """One object, which must be there."""
+    (found,) = (one for one in objects if (one["kind"], one["metadata"]["name"]) == (kind, name))
+    return found
+
+
+def kinds(objects: list[dict[str, Any]]) -> set[str]:
+    """What kinds there are."""
+    return {one["kind"] for one in objects}
+
+
+def pods(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The specs of all pods, by component."""
+    found = {}
+    for one in objects:
+        if one["kind"] in {"Deployment", "Job"}:
+            labels, spec = one["spec"]["template"]["metadata"]["labels"], one["spec"]["template"]["spec"]
+            found[labels["app.kubernetes.io/component"]] = spec
+        elif one["kind"] == "Pod":
+            found[one["metadata"]["labels"]["app.kubernetes.io/component"]] = one["spec"]
+    return found
+
+
+# Values.
+
+
+def test_schema_and_reference_are_those_of_the_values(tmp_path: Path) -> None:
+    """`make values` gives what is committed."""
+    command = [sys.executable, str(ROOT / "charts" / "values_reference.py"), str(tmp_path), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=60)
+    for made, kept in (("values.schema.json", CHART), ("values.md", ROOT / "docs")):
+        assert (tmp_path / made).read_text(encoding="utf-8") == (kept / made).read_text(encoding="utf-8")
+
+
+def test_defaults_obey_the_schema() -> None:
+    """What the chart itself says is valid, with bundled servers and with others."""
+    assert rendered()
+    assert rendered(base=BUNDLED)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"wroker": {}}, "'wroker' not allowed"),
+        ({"worker": {"autoscaling": {"maximum": 3}}}, "'maximum' not allowed"),
+        ({"worker": {"autoscaling": {"max": 0}}}, "/worker/autoscaling/max"),
+        ({"worker": {"concurrency": 65}}, "/worker/concurrency"),
+        ({"image": {"tag": 1.0}}, "/image/tag"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
+        ({"api": {"image": {"digest": "abc"}}}, "/api/image/digest"),
+        ({"api": {"podDisruptionBudget": {"maxUnavailable": "some"}}}, "maxUnavailable"),
+        ({"operator": {"mirrorApiJobs": "some"}}, "/operator/mirrorApiJobs"),
+        ({"external": {"redis": {"port": 0}}}, "/external/redis/port"),
+        ({"networkPolicy": {"s3Ports": []}}, "/networkPolicy/s3Ports"),
+        ({"tests": {"fileIds": [5]}}, "/tests/fileIds"),
+    ],
+)
+def test_the_schema_refuses(values: dict[str, Any], message: str) -> None:
+    """A slip of the finger, a wrong type and a number out of bounds are refused."""
+    done = render(values)
+    assert done.returncode
+    assert message in done.stderr
+
+
+def test_other_settings_and_globals_are_free() -> None:
+    """Settings are the processes' own to check; `global` belongs to all charts."""
+    assert rendered({"settings": {"LOG_LEVEL": "debug"}, "global": {"another": 1}})
+
+
+def test_images_come_from_another_registry() -> None:
+    """`global.imageRegistry` goes before every image; `image.registry` wins; a digest is for a tag."""
+    digest = f"sha256:{'0' * 64}"
+    values: dict[str, Any] = {
+        "global": {"imageRegistry": "mirror.example.com/all/", "imagePullSecrets": [{"name": "key"}]}
+    }
+    for spec in pods(rendered(values, BUNDLED)).values():
+        assert spec["containers"][0]["image"].startswith("mirror.example.com/all/")
+        assert spec["imagePullSecrets"] == [{"name": "key"}]
+    values |= {"image": {"registry": "own.example.com"}, "worker": {"image": {"digest": digest}}}
+    assert pods(rendered(values))["worker"]["containers"][0]["image"] == (
+        f"own.example.com/downloadjobs/worker@{digest}"
+    )
+
+
+# Pods.
+
+
+@pytest.mark.parametrize("store", ["seaweedfs", "minio"])
+def test_all_pods_are_restricted(store: str) -> None:
+    """Every pod, also of the test and of Jobs, obeys the Pod Security profile `restricted`."""
+    found = pods(rendered({"bundled": {"objectStore": {"kind": store}}}, BUNDLED))
+    assert set(found) == {"api", "worker", "operator", "redis", "s3", "test"} | (
+        {"setup"} if store == "minio" else set()
+    )
+    for component, spec in found.items():
+        assert spec["securityContext"]["runAsNonRoot"] is True, component
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is (component == "operator")
+        assert spec["enableServiceLinks"] is False
+        (container,) = spec["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("component", ["api", "worker", "operator"])
+def test_pods_take_more(component: str) -> None:
+    """A pod's place, priority, labels, variables and volumes are the installer's to add."""
+    more: dict[str, Any] = {
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+        "podLabels": {"team": "films", "app.kubernetes.io/component": "not this"},
+        "podAnnotations": {"note": "n"},
+        "extraEnv": [{"name": "EXTRA", "value": "1"}],
+        "extraEnvFrom": [{"secretRef": {"name": "more"}}],
+        "extraVolumes": [{"name": "more", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+    }
+    template = named(rendered({component: more}), "Deployment", f"try-downloadjobs-{component}")["spec"][
+        "template"
+    ]
+    labels, spec = template["metadata"]["labels"], template["spec"]
+    assert (labels["team"], labels["app.kubernetes.io/component"]) == ("films", component)
+    assert template["metadata"]["annotations"]["note"] == "n"
+    for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+        assert spec[name] == more[name]
+    (container,) = spec["containers"]
+    assert more["extraEnv"][0] in container["env"]
+    assert container["envFrom"] == more["extraEnvFrom"]
+    assert more["extraVolumes"][0] in spec["volumes"]
+    assert more["extraVolumeMounts"][0] in container["volumeMounts"]
+
+
+@pytest.mark.parametrize("component", ["api", "worker"])
+def test_replicas_are_spread(component: str) -> None:
+    """Pods of one kind go to different zones and nodes, where that can be; values may say otherwise."""
+    keys = [one["topologyKey"] for one in pods(rendered())[component]["topologySpreadConstraints"]]
+    assert keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    own = [{"topologyKey": "rack", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}]
+    assert (
+        pods(rendered({component: {"topologySpreadConstraints": own}}))[component][
+            "topologySpreadConstraints"
+        ]
+        == own
+    )
+
+
+def test_drains_take_a_few_pods_at_once() -> None:
+    """API and workers have disruption budgets; a single API pod has none, or no node could be drained."""
+    objects = rendered()
+    assert {one["metadata"]["name"] for one in objects if one["kind"] == "PodDisruptionBudget"} == {
+        "try-downloadjobs-api",
+        "try-downloadjobs-worker",
+    }
+    alone = rendered({"api": {"replicas": 1}, "worker": {"podDisruptionBudget": {"enabled": False}}})
+    assert "PodDisruptionBudget" not in kinds(alone)
+
+
+def test_the_api_scales_by_cpu() -> None:
+    """With an HPA the chart renders no replicas of the API; bounds in the wrong order are refused."""
+    objects = rendered({"api": {"autoscaling": {"enabled": True, "maxReplicas": 9}}})
+    hpa = named(objects, "HorizontalPodAutoscaler", "try-downloadjobs-api")
+    assert (hpa["spec"]["minReplicas"], hpa["spec"]["maxReplicas"]) == (2, 9)
+    assert "replicas" not in named(objects, "Deployment", "try-downloadjobs-api")["spec"]
+    done = render({"api": {"autoscaling": {"enabled": True, "minReplicas": 9}}})
+    assert "minReplicas must not be above" in done.stderr
+
+
+# Ways in.
+
+
+def test_an_ingress() -> None:
+    """An Ingress leads all of a host, or a part of it, to the API."""
+    ingress = {
+        "enabled": True,
+        "className": "nginx",
+        "hosts": ["downloads.example.com"],
+        "annotations": {"a": "b"},
+        "tls": [{"secretName": "tls", "hosts": ["downloads.example.com"]}],
+    }
+    objects = rendered({"api": {"ingress": ingress}, "networkPolicy": {"apiFrom": INGRESS}})
+    spec = named(objects, "Ingress", "try-downloadjobs-api")["spec"]
+    assert spec["ingressClassName"] == "nginx"
+    assert spec["tls"] == ingress["tls"]
+    (rule,) = spec["rules"]
+    assert rule["host"] == "downloads.example.com"
+    (path,) = rule["http"]["paths"]
+    assert path["path"] == "/"
+    assert path["backend"]["service"] == {"name": "try-downloadjobs-api", "port": {"name": "http"}}
+
+
+def test_a_route_of_the_gateway_api() -> None:
+    """An HTTPRoute does it by a Gateway, which may set the user's header."""
+    setting = [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x-user-id"]}}]
+    route = {
+        "enabled": True,
+        "parentRefs": [{"name": "public"}],
+        "hostnames": ["d.example.com"],
+        "filters": setting,
+    }
+    objects = rendered({"api": {"httpRoute": route}, "networkPolicy": {"apiFrom": INGRESS}})
+    spec = named(objects, "HTTPRoute", "try-downloadjobs-api")["spec"]
+    assert spec["parentRefs"] == [{"name": "public"}]
+    assert spec["rules"][0]["filters"] == setting
+    assert spec["rules"][0]["backendRefs"] == [{"name": "try-downloadjobs-api", "port": 80}]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"api": {"ingress": {"enabled": True}}, "networkPolicy": {"apiFrom": INGRESS}}, "api.ingress.hosts"),
+        (
+            {"api": {"httpRoute": {"enabled": True}}, "networkPolicy": {"apiFrom": INGRESS}},
+            "api.httpRoute.parentRefs",
+        ),
+        ({"api": {"ingress": {"enabled": True, "hosts": ["a"]}}}, "networkPolicy.apiFrom"),
+    ],
+)
+def test_a_way_in_that_leads_nowhere_is_refused(values: dict[str, Any], message: str) -> None:
+    """A route without a host or a Gateway, and one whose controller could not reach the API, are refused."""
+    done = render(values)
+    assert done.returncode
+    assert message in done.stderr
+
+
+# The network.
+
+
+def policies(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The specs of all NetworkPolicies, by the component that they are about."""
+    return {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]
+        for one in objects
+        if one["kind"] == "NetworkPolicy"
+    }
+
+
+def ports(rules: list[dict[str, Any]]) -> set[int]:
+    """All ports of some rules."""
+    return {port["port"] for rule in rules for port in rule["ports"]}
+
+
+def peers(rule: dict[str, Any]) -> set[str]:
+    """The components that a rule names."""
+    found = [*rule.get("from", []), *rule.get("to", [])]
+    return {
+        peer["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/component", "all of the namespace")
+        for peer in found
+        if "podSelector" in peer
+    }
+
+
+def test_nothing_is_let_through_by_default() -> None:
+    """One policy denies everything to and from all pods of the release."""
+    deny = policies(rendered())["network"]
+    assert deny["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in deny
+    assert "egress" not in deny
+    assert deny["podSelector"]["matchLabels"] == {
+        "app.kubernetes.io/name": "downloadjobs",
+        "app.kubernetes.io/instance": "try",
+    }
+
+
+def test_every_pod_has_a_policy() -> None:
+    """Each component has a policy of its own, which selects just its pods."""
+    objects = rendered({"bundled": {"objectStore": {"kind": "minio"}}}, BUNDLED)
+    found = policies(objects)
+    assert set(found) == {*pods(objects), "network"}
+    for component in pods(objects):
+        selected = found[component]["podSelector"]["matchLabels"]
+        assert selected["app.kubernetes.io/component"] == component
+
+
+def test_redis_is_for_our_processes_alone() -> None:
+    """The bundled Redis is reached by API, workers and operator, and reaches nothing."""
+    redis = policies(rendered(base=BUNDLED))["redis"]
+    (rule,) = redis["ingress"]
+    assert peers(rule) == {"api", "worker", "operator"}
+    assert ports([rule]) == {6379}
+    assert "egress" not in redis
+
+
+def test_only_the_store_s_guarded_port_is_open() -> None:
+    """Of the bundled object store only S3's port can be reached: the others ask nobody for a key."""
+    store = policies(rendered(base=BUNDLED))["s3"]
+    assert ports(store["ingress"]) == {8333}
+    assert "from" not in store["ingress"][0]
+    narrow = policies(rendered({"networkPolicy": {"objectStoreFrom": INGRESS}}, BUNDLED))["s3"]
+    assert INGRESS[0] in narrow["ingress"][0]["from"]
+    assert {"api", "worker", "test"} <= peers(narrow["ingress"][0])
+
+
+def test_the_api_is_for_its_namespace_or_whom_one_names() -> None:
+    """Without more only the release's namespace reaches the API: whoever reaches it can say who they are."""
+    (first, _) = policies(rendered())["api"]["ingress"]
+    assert ports([first]) == {3000}
+    assert "all of the namespace" in peers(first)
+    (first, _) = policies(rendered({"networkPolicy": {"apiFrom": INGRESS}}))["api"]["ingress"]
+    assert INGRESS[0] in first["from"]
+    assert peers(first) == {"operator", "test"}
+
+
+def test_what_processes_may_reach() -> None:
+    """API and workers reach names, Redis and the store; the operator Redis, the API server and the API."""
+    found = policies(rendered(base=BUNDLED))
+    for component in ("api", "worker"):
+        assert [peers(rule) for rule in found[component]["egress"]] == [set(), {"redis"}, {"s3"}]
+        assert ports(found[component]["egress"]) == {53, 6379, 8333}
+    assert ports(found["operator"]["egress"]) == {53, 6379, 443, 6443, 3000}
+    assert not any("s3" in peers(rule) for rule in found["operator"]["egress"])
+
+
+def test_servers_outside_are_reached_by_their_ports() -> None:
+    """Ports follow from the addresses of your servers, and can be bound to networks."""
+    network = [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
+    values = {
+        "external": {"redis": {"port": 7000}, "s3": {"endpoint": "https://s3.example.com:9443"}},
+        "networkPolicy": {"externalTo": network, "extraEgress": {"worker": [{"to": INGRESS}]}},
+    }
+    egress = policies(rendered(values))["worker"]["egress"]
+    assert {7000, 9443} <= ports(egress[:3])
+    assert [rule["to"] for rule in egress[1:3]] == [network, network]
+    assert egress[3] == {"to": INGRESS}
+
+
+def test_policies_can_be_left_out() -> None:
+    """A cluster with policies of its own gets none."""
+    assert "NetworkPolicy" not in kinds(rendered({"networkPolicy": {"enabled": False}}))
+
+
+# What else.
+
+
+def test_the_test_runs_a_whole_job() -> None:
+    """`helm test` seeds files as a worker may, and asks for a job as a user; or it takes files of yours."""
+    pod = named(rendered(base=BUNDLED), "Pod", "try-downloadjobs-test")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    (container,) = pod["spec"]["containers"]
+    script = container["args"][0]
+    assert "downloadjobs seed" in script
+    assert "--get" in script
+    assert {one["name"] for one in container["env"]} >= {
+        "DOWNLOADJOBS_API",
+        "DOWNLOADJOBS_STORE",
+        "S3_ENDPOINT",
+    }
+    own = named(rendered({"tests": {"fileIds": [10_000, 10_007]}}), "Pod", "try-downloadjobs-test")
+    script = own["spec"]["containers"][0]["args"][0]
+    assert "seed" not in script
+    assert 'ids="10000 10007"' in script
+    assert "Pod" not in kinds(rendered({"tests": {"enabled": False}}))
+
+
+def test_minio_gets_a_user_who_only_reads() -> None:
+    """With MinIO a Job makes the bucket and the API's user, whose policy lets it read and nothing else."""
+    objects = rendered({"bundled": {"objectStore": {"kind": "minio", "bucket": "films"}}}, BUNDLED)
+    job = named(objects, "Job", "try-downloadjobs-s3-setup")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    script = container["args"][0]
+    compile(script, "setup", "exec")
+    assert '["s3:GetObject", "s3:ListBucket", "s3:GetBucketLocation"]' in script
+    assert {"name": "BUCKET", "value": "films"} in container["env"]
+
+
+def test_objects_of_ones_own() -> None:
+    """`extraObjects` are objects, or templates of such."""
+    own = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-one"}},
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}-two}",
+    ]
+    objects = rendered({"extraObjects": own})
+    for name in ("try-one", "try-two"):
+        assert named(objects, "ConfigMap", name)
