@@ -55,23 +55,7 @@ def test_results_cannot_be_written_by_the_api(seeded: Installation) -> None:
     """The API's keys of the bundled object store only read."""
     keys = {seeded.get(f"secret/{RELEASE}-s3-{name}")["data"]["accessKeyId"] for name in ("api", "worker")}
     assert len(keys) == 2
-    script = (
-        "import os, io; from minio import Minio; c = Minio(endpoint=os.environ['S3_ENDPOINT'].split('//')[1],"
-        " access_key=os.environ['S3_ACCESS_KEY_ID'], secret_key=os.environ['S3_SECRET_ACCESS_KEY'],"
-        " secure=False, region='us-east-1'); b = os.environ['S3_BUCKET_NAME'];"
-        " print(c.stat_object(bucket_name=b, object_name='downloads/10003.zip').size);"
-        " c.put_object(bucket_name=b, object_name='downloads/x', data=io.BytesIO(b'x'), length=1)"
-    )
-    said = seeded.cluster.kubectl(
-        f"--namespace={seeded.namespace}",
-        "exec",
-        f"deploy/{RELEASE}-api",
-        "--",
-        "python",
-        "-c",
-        script,
-        check=False,
-    )
+    said = seeded.write_as_the_api(10_003)
     assert said.stdout.strip() == str(FILES[10_003])
     assert "AccessDenied" in said.stderr
 

@@ -385,6 +385,18 @@ class Installation:
         assert self.s3_url  # open
         seed(self.store, PREFIX, [SampleFile(file_id, size) for file_id, size in sizes.items()])
 
+    def write_as_the_api(self, file_id: int) -> subprocess.CompletedProcess[str]:
+        """Let the API's pod print a file's size, and then try to write, both with its own key."""
+        script = (
+            "import os, io; from minio import Minio; e = os.environ; b = e['S3_BUCKET_NAME'];"
+            " c = Minio(endpoint=e['S3_ENDPOINT'].split('//')[1], access_key=e['S3_ACCESS_KEY_ID'],"
+            " secret_key=e['S3_SECRET_ACCESS_KEY'], secure=False, region='us-east-1');"
+            f" print(c.stat_object(bucket_name=b, object_name='{PREFIX}{file_id}.zip').size);"
+            " c.put_object(bucket_name=b, object_name='downloads/x', data=io.BytesIO(b'x'), length=1)"
+        )
+        command = ("exec", f"deploy/{RELEASE}-api", "--", "python", "-c", script)
+        return self.cluster.kubectl(f"--namespace={self.namespace}", *command, check=False)
+
     # Jobs.
 
     def cli(self, *args: str, check: bool = True, timeout: float = 180) -> subprocess.CompletedProcess[str]:
