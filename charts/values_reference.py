@@ -64,7 +64,6 @@ MORE: Final[Mapping[str, Mapping[str, Any]]] = {
     "networkPolicy.apiServerPorts": PORTS,
     "networkPolicy.dnsPorts": PORTS,
     "tests.fileIds": {"items": {"type": "integer", "minimum": 10_000, "maximum": 100_000_000}},
-    "tests.firstSampleId": {"type": "integer", "minimum": 10_000, "maximum": 99_999_998},
     "tests.timeoutSeconds": POSITIVE,
 }
 """By the path, or by its last part (below): what the type of the default does not say."""

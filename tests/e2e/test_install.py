@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from typing import Final
 
 import pytest
 
 from downloadjobs_cli.verifying import verify
-from support_e2e import PROJECT, RELEASE, Installation, Installer, until
+from support_e2e import PROJECT, RELEASE, ROOT, Installation, Installer, until
 
 FILES: Final = {10_003: 40_000, 10_010: 3_000_000, 10_039: 20_000_000}
 """Sizes in bytes: the last result is uploaded in parts."""
@@ -179,3 +180,31 @@ def test_what_servers_hold_outlives_their_pods(seeded: Installation, server: str
     assert seeded.job(job_id)["state"] == "completed"
     seeded.cli("get", job_id, "--output", f"{server}.zip", "--force")
     assert verify(seeded.folder / f"{server}.zip", job_id=job_id, files=1).whole
+
+
+EVERYBODY: Final = {"selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews"}
+"""What every account may create: questions about itself."""
+
+
+def rights_told(account: str) -> set[tuple[str, str, str]]:
+    """What docs/security.md says that an account may: resource, names, verbs."""
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    part = text.split(f"**`{RELEASE}-{account}`**", 1)[1].split("**`", 1)[0].split("\n\nRBAC", 1)[0]
+    rows = [line.strip("|").split("|") for line in part.splitlines() if line.startswith("| `")]
+    found = [[cell.strip().strip("`") for cell in row] for row in rows]
+    return {(resource, name, verbs) for resource, name, verbs, _ in found}
+
+
+@pytest.mark.parametrize("account", PROJECT)
+def test_rights_are_those_that_are_told(seeded: Installation, account: str) -> None:
+    """What `kubectl auth can-i --list` tells of each ServiceAccount is what docs/security.md says."""
+    who = f"system:serviceaccount:{seeded.namespace}:{RELEASE}-{account}"
+    rights = set()
+    for line in seeded.kubectl("auth", "can-i", "--list", f"--as={who}").splitlines()[1:]:
+        resource, _, names, verbs = re.fullmatch(
+            r"(\S*)\s+\[(.*?)\]\s+\[(.*?)\]\s+\[(.*?)\]\s*", line
+        ).groups()  # type: ignore[union-attr]
+        if resource and resource.split(".")[0] not in EVERYBODY:
+            rights.add((resource, names, verbs))
+    assert rights == rights_told(account)
+    assert not any("secrets" in resource or "*" in resource + verbs for resource, _, verbs in rights)

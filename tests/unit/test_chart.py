@@ -404,7 +404,7 @@ def test_the_test_runs_a_whole_job() -> None:
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
     (container,) = pod["spec"]["containers"]
     script = container["args"][0]
-    assert "downloadjobs seed" in script
+    assert "downloadjobs seed --count 40 --size 300k --first-id 10000" in script
     assert "--get" in script
     assert {one["name"] for one in container["env"]} >= {
         "DOWNLOADJOBS_API",
@@ -415,6 +415,8 @@ def test_the_test_runs_a_whole_job() -> None:
     script = own["spec"]["containers"][0]["args"][0]
     assert "seed" not in script
     assert 'ids="10000 10007"' in script
+    ours = named(rendered(), "Pod", "try-downloadjobs-test")["spec"]["containers"][0]["args"][0]
+    assert "--count 3 --size 300k --first-id 99990001" in ours
     assert "Pod" not in kinds(rendered({"tests": {"enabled": False}}))
 
 
