@@ -27,6 +27,10 @@ KOPF_PREFIX: Final = f"kopf.{GROUP}"
 """Of the annotations in which kopf notes what it has handled. Not the project's own prefix: kopf leaves the
 annotations under its own out of all it compares."""
 
+HANDLED: Final = f"{KOPF_PREFIX}/last-handled-configuration"
+"""The annotation of an object whose creation kopf has handled. A copy of such an object has it from the start,
+so kopf never calls for its creation."""
+
 FIRST_DELAY_SECONDS: Final = 1.0
 LONGEST_DELAY_SECONDS: Final = 60.0
 
@@ -61,7 +65,8 @@ class Services:
     seen: Callable[[Tracked], None]
     """Called with each object that the watch shows."""
     listed: Callable[[Tracked], None]
-    """Called with each object that was there before the watch began, whose changes may have been missed."""
+    """Called with each object that was there before the watch began, or is a copy of another one: kopf may not
+    call for what it missed of these."""
     gone: Callable[[str], None]
     """Called with the uid of each object that is gone."""
     finalizer_give_up_seconds: float
@@ -118,7 +123,7 @@ def create_registry(services: Services, login: Callable[[], kopf.AiohttpSession]
             return
         tracked = services.tracking.see(event["object"])
         services.seen(tracked)
-        if event["type"] is None:
+        if event["type"] is None or (event["type"] == "ADDED" and _is_copy(event["object"], tracked)):
             services.listed(tracked)
 
     @kopf.on.create(*resource, registry=registry, id="submit", param="submit")
@@ -134,6 +139,12 @@ def create_registry(services: Services, login: Callable[[], kopf.AiohttpSession]
             await _withdraw(services, services.tracking.see(body), retry)
 
     return registry
+
+
+def _is_copy(body: Mapping[str, Any], tracked: Tracked) -> bool:
+    """Whether a new object, of which no job was made yet, says that it was handled."""
+    handled = HANDLED in (body["metadata"].get("annotations") or {})
+    return handled and not (tracked.status.get("jobId") or tracked.finished or tracked.going)
 
 
 def delay_seconds(retry: int) -> float:
