@@ -28,8 +28,8 @@ KOPF_PREFIX: Final = f"kopf.{GROUP}"
 annotations under its own out of all it compares."""
 
 HANDLED: Final = f"{KOPF_PREFIX}/last-handled-configuration"
-"""The annotation of an object whose creation kopf has handled. A copy of such an object has it from the start,
-so kopf never calls for its creation."""
+"""The annotation of an object whose creation kopf has handled. A copy of such an object has it from the
+start, so kopf never calls for its creation."""
 
 FIRST_DELAY_SECONDS: Final = 1.0
 LONGEST_DELAY_SECONDS: Final = 60.0
@@ -65,8 +65,8 @@ class Services:
     seen: Callable[[Tracked], None]
     """Called with each object that the watch shows."""
     listed: Callable[[Tracked], None]
-    """Called with each object that was there before the watch began, or is a copy of another one: kopf may not
-    call for what it missed of these."""
+    """Called with each object that was there before the watch began, or is a copy of another one: kopf may
+    not call for what was missed of these."""
     gone: Callable[[str], None]
     """Called with the uid of each object that is gone."""
     finalizer_give_up_seconds: float

@@ -109,14 +109,14 @@ class OperatorSettings(RedisSettings, QueueSettings, CommonSettings):
             )
         if namespace in info.data.get("watch_namespaces", ()):
             raise ValueError(
-                f"{namespace!r} is in WATCH_NAMESPACES as well, but no DownloadJob that people create there would"
-                " be served. Name a namespace for mirrors alone; it is watched without being in WATCH_NAMESPACES"
+                f"{namespace!r} is in WATCH_NAMESPACES as well, but a DownloadJob that somebody creates there is"
+                " refused. Name a namespace for mirrors alone: it is watched without standing there"
             )
         return namespace
 
     @cached_property
     def identity(self) -> str:
-        """Which of several operators this is. Without a pod's name, two of one host must differ: both would lead."""
+        """Which of several operators this is; two of one host differ, or both would lead."""
         return self.pod_name or f"{socket.gethostname()}_{secrets.token_hex(8)}"
 
     @property

@@ -63,7 +63,7 @@ def test_what_is_no_copy_is_kopfs(shown: Mapping[str, Any]) -> None:
 
 
 def test_a_change_of_a_handled_object_is_kopfs() -> None:
-    """Between kopf's annotation and the first status, each object looks like a copy: only a new one is one."""
+    """Between kopf's annotation and the first status, an object looks like a copy: only new ones are."""
     assert listed("MODIFIED", body(annotations=COPIED)) == []
 
 
