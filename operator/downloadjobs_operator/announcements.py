@@ -19,7 +19,10 @@ from downloadjobs_operator.status import is_finished
 
 COMPONENT: Final = "downloadjobs-operator"
 
-NOT_YET: Final = frozenset({"QuotaExceeded", "QueueUnavailable"})
+QUEUE_UNAVAILABLE: Final = "QueueUnavailable"
+"""The reason of a verdict that holds while Redis cannot be reached."""
+
+NOT_YET: Final = frozenset({"QuotaExceeded", QUEUE_UNAVAILABLE})
 """Why an object is not a job yet, although it is tried again and again."""
 
 _NAME_LENGTH: Final = 253
@@ -69,6 +72,20 @@ def announcements(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Announ
     if new.get("phase") == "Expired" and old.get("phase") != "Expired":
         told.append(Announcement("ResultExpired", message))
     return told
+
+
+def held_up(dj: DownloadJob, *, give_up_seconds: float) -> Announcement:
+    """What is told of an object that cannot go, because the queue cannot be asked to end its job."""
+    until = (
+        "" if dj.deleted_at is None else f", at the latest at {moment_of(dj.deleted_at + give_up_seconds)}"
+    )
+    return Announcement(
+        QUEUE_UNAVAILABLE,
+        "The queue cannot be reached, so the job cannot be ended. It is tried again by itself; the"
+        f" DownloadJob goes when the job is ended{until}.",
+        warning=True,
+        occasion=f"deleted {dj.deleted_at}",
+    )
 
 
 def _ending(new: Mapping[str, Any], message: str) -> Announcement:

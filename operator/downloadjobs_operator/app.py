@@ -198,6 +198,7 @@ class Operator:
                 gone=self._forgotten,
                 finalizer_give_up_seconds=settings.finalizer_give_up_seconds,
                 gave_up=self._count_gave_up,
+                tell=self.mirror.tell,
                 reconciling=self.metrics.reconciling,
             ),
             login=lambda: kopf_session(self._configuration, self.clock),

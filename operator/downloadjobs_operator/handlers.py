@@ -15,12 +15,11 @@ from typing import Any, Final
 import kopf
 
 from downloadjobs_core import logs
-from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_core.errors import DownloadJobsError, QueueUnavailableError
+from downloadjobs_operator.announcements import Announcement, held_up
 from downloadjobs_operator.downloadjob import FINALIZER, GROUP, PLURAL, VERSION
 from downloadjobs_operator.kube_client import KubernetesError
-from downloadjobs_operator.mirroring import QUEUE_UNAVAILABLE
 from downloadjobs_operator.reconciling import Reconciler
-from downloadjobs_operator.status import Verdict
 from downloadjobs_operator.tracking import Tracked, Tracking
 
 KOPF_PREFIX: Final = f"kopf.{GROUP}"
@@ -72,6 +71,8 @@ class Services:
     finalizer_give_up_seconds: float
     gave_up: Callable[[], None]
     """Called when an object was let go although its job could not be withdrawn."""
+    tell: Callable[[Tracked, Announcement], None]
+    """Called with what is to be told by an Event."""
     reconciling: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
     """Around each call of a handler, given its name."""
 
@@ -155,14 +156,6 @@ def delay_seconds(retry: int) -> float:
 async def _reconcile(services: Services, tracked: Tracked, body: Mapping[str, Any]) -> None:
     try:
         await services.reconciler.reconcile(tracked, body)
-    except DownloadJobsError:
-        if not tracked.finished and tracked.verdict is None and not tracked.status.get("jobId"):
-            tracked.verdict = Verdict(
-                final=False,
-                reason=QUEUE_UNAVAILABLE,
-                message="The queue cannot be reached. It is tried again by itself.",
-            )
-        raise
     finally:
         services.seen(tracked)
 
@@ -174,6 +167,11 @@ async def _withdraw(services: Services, tracked: Tracked, retry: int) -> None:
         await services.reconciler.withdraw(tracked)
     except DownloadJobsError as error:
         if waited < services.finalizer_give_up_seconds:
+            if isinstance(error, QueueUnavailableError) and not tracked.held_up:
+                tracked.held_up = True
+                services.tell(
+                    tracked, held_up(tracked.dj, give_up_seconds=services.finalizer_give_up_seconds)
+                )
             raise kopf.TemporaryError(str(error), delay=delay_seconds(retry)) from error
         services.gave_up()
         log.warning(

@@ -109,8 +109,8 @@ class OperatorSettings(RedisSettings, QueueSettings, CommonSettings):
             )
         if namespace in info.data.get("watch_namespaces", ()):
             raise ValueError(
-                f"{namespace!r} is in WATCH_NAMESPACES as well, but a DownloadJob that somebody creates there is"
-                " refused. Name a namespace for mirrors alone: it is watched without standing there"
+                f"{namespace!r} is in WATCH_NAMESPACES as well, but a DownloadJob that somebody creates there"
+                " is refused. Name a namespace for mirrors alone: it is watched without standing there"
             )
         return namespace
 

@@ -22,6 +22,7 @@ from downloadjobs_operator.autoscaler.decision import Limits
 from downloadjobs_operator.autoscaler.limits import parse
 from downloadjobs_operator.downloadjob import BACKOFF_LIMIT, GROUP, KIND, PLURAL, VERSION
 from downloadjobs_operator.explaining import phase_of
+from downloadjobs_operator.status import PENDING
 from support_tools import require_tool
 
 ROOT = Path(__file__).parents[2]
@@ -224,7 +225,7 @@ def test_rules_are_those_of_the_core() -> None:
     assert set(NODES["spec.priority"]["enum"]) == {priority.value for priority in Priority}
     backoff = NODES["spec.backoffLimit"]
     assert (backoff["default"], backoff["maximum"]) == (BACKOFF_LIMIT, MOST_ATTEMPTS - 1)
-    assert set(NODES["status.phase"]["enum"]) == {phase_of(state) for state in JobState}
+    assert set(NODES["status.phase"]["enum"]) == {PENDING, *map(phase_of, JobState)}
 
 
 def test_later_rules_say_what_to_do() -> None:

@@ -26,6 +26,7 @@ def listed(kind: str | None, shown: Mapping[str, Any]) -> list[str]:
         gone=lambda _: None,
         finalizer_give_up_seconds=600,
         gave_up=lambda: None,
+        tell=lambda *_: None,
     )
     registry = create_registry(services, login=lambda: cast("Any", None))
     (handler,) = registry._watching.get_all_handlers()

@@ -75,7 +75,7 @@ def test_a_missing_right(verb: str) -> None:
     (error,) = told(f"{verb} {verb}", refused(403), refused(403))
     assert f"may not {verb} this Lease" in error
     assert "In the namespace its-place it needs the right to create leases (coordination.k8s.io)" in error
-    assert "get and update one-lease" in error
+    assert "get and update this one" in error
 
 
 def test_an_api_server_that_is_away() -> None:
