@@ -115,7 +115,7 @@ class Operator:
             self.tracking, self._reconciler, self.mirror, every_seconds=settings.resync_seconds
         )
         self._alarms = Alarms(self.tracking, cluster, self._reconciler)
-        self._claims = Claims(ClaimStore(redis), cluster, self.tracking)
+        self._claims = Claims(ClaimStore(redis), cluster, self.tracking, tell=self.mirror.tell)
         self.listener = Listener(EventStream(redis), jobs, on_event=self._on_event, missed=self._missed)
         self.queue = QueueExporter(jobs.counts)
         self.metrics.registry.register(self.queue)

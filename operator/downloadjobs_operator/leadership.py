@@ -107,9 +107,9 @@ class _Lock(LeaseLock):
             return  # another operator took it at the same moment, or somebody deleted it: it is created next
         if status == FORBIDDEN:
             problem = (
-                f"The operator may not {verb} this Lease. In the namespace {self.namespace} it needs the"
-                " right to create leases (coordination.k8s.io), and to get and update this one. If another namespace"
-                " is meant, correct OPERATOR_NAMESPACE."
+                f"The operator may not {verb} this Lease. In the namespace {self.namespace} it"
+                " needs the right to create leases (coordination.k8s.io), and to get and update this one."
+                " If another namespace is meant, correct OPERATOR_NAMESPACE."
             )
         elif status == NOT_FOUND:
             problem = f"There is no namespace {self.namespace}. Create it, or correct OPERATOR_NAMESPACE."

@@ -140,7 +140,7 @@ class Reconciler:
                     state=JobState.CANCELLED,
                 )
             case Action.CANCEL:
-                await self._jobs.cancel(job_id, code=CANCELLED, message="Its DownloadJob was cancelled.")
+                await self._jobs.cancel(job_id, code=CANCELLED, message="It was cancelled by spec.cancel.")
                 log.info("job cancelled")
             case Action.HOLD:
                 await self._jobs.suspend(job_id)

@@ -615,7 +615,7 @@ def test_one_damaged_record_does_not_end_mirroring(valkey: ValkeyServer) -> None
 
 
 def test_a_claim_is_taken_in(valkey: ValkeyServer) -> None:
-    """A claim goes to the queue, and its annotation goes; what is no digest only goes."""
+    """A claim goes to the queue, and its annotation goes; what is no digest goes too, and that is told."""
 
     async def test(site: Site) -> None:
         claims = ClaimStore(site.operator._claims._store._redis)
@@ -624,6 +624,8 @@ def test_a_claim_is_taken_in(valkey: ValkeyServer) -> None:
         left = site.cluster.objects
         assert await until(lambda: not any(one["metadata"]["annotations"] for one in left.values()))
         assert await claims.job_of("nonce") == "uid-of-one"
+        (told,) = [one for one in site.cluster.events.values() if one["reason"] == "ClaimRefused"]
+        assert told["involvedObject"]["name"] == "two"
 
     good, bad = body(annotations={CLAIM: digest_of("nonce")}), body("two", annotations={CLAIM: "x"})
     on(valkey.url, test, good, bad)
