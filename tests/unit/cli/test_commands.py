@@ -436,7 +436,7 @@ def test_what_is_no_job_is_refused(word: str) -> None:
 
 def test_get_waits_for_a_job(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     """--wait watches the job first; an existing file is refused before, once the job was found."""
-    api.states = ["processing", "completed"]
+    api.states = ["processing", "processing", "completed"]
     assert call("get", "j1", "--wait") == 0
     captured = capsys.readouterr()
     assert "processing" in captured.err
