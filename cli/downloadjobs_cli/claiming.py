@@ -151,6 +151,33 @@ class ClaimedJob:
         )
 
 
+class Awaited:
+    """A DownloadJob that is waited for, but not for ever if nobody takes it in.
+
+    Args:
+        jobs: the cluster's.
+        name: the object's.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, jobs: ClusterJobs, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._jobs = jobs
+        self._name = name
+        self._clock = clock
+        self._gives_up_at = clock() + TAKEN_IN_SECONDS
+
+    def ask(self) -> Reply[Status]:
+        """How far it is.
+
+        Raises:
+            RefusedError: the operator has not taken it in for `TAKEN_IN_SECONDS`.
+        """
+        found = self._jobs.get(self._name)
+        if not found.taken_in and self._clock() >= self._gives_up_at:
+            refuse_without_result(found)
+        return found.as_reply()
+
+
 def refuse_without_result(found: DownloadJob) -> None:
     """End where there is nothing to claim.
 
@@ -160,7 +187,7 @@ def refuse_without_result(found: DownloadJob) -> None:
     """
     name, state, why = found.metadata.name, found.state, found.status.message
     why = f" {why}" if why else ""
-    if state == PENDING:
+    if not found.taken_in:
         raise RefusedError(
             f"The operator has not taken dj/{name} in yet. Does it run, and does it watch the namespace"
             f" {found.metadata.namespace}?",
@@ -169,7 +196,8 @@ def refuse_without_result(found: DownloadJob) -> None:
         )
     if not found.as_status().ended:
         raise RefusedError(
-            f"dj/{name} is {state}, so there is no result yet. Wait for it by --wait.",
+            f"dj/{name} is {state}, so there is no result yet.{why if state == PENDING else ''}"
+            " Wait for it by --wait.",
             status=HTTPStatus.CONFLICT,
             code="result-not-ready",
         )

@@ -21,7 +21,7 @@ ROLE: Final = "manifests/rbac/team-role.yaml"
 """Where the project has a Role with every right that this needs."""
 
 PENDING: Final = "pending"
-"""What is shown of an object that the operator has not seen yet; no state of a job."""
+"""What is shown of an object that is no job yet, or that the operator has not seen; no state of a job."""
 
 POLL_SECONDS: Final = 2.0
 """Each look is a process and a request to the cluster; the operator writes progress every ten seconds."""
@@ -85,8 +85,13 @@ class DownloadJob(msgspec.Struct, frozen=True):
         return self.metadata.annotations.get(CLAIM_ANNOTATION)
 
     @property
+    def taken_in(self) -> bool:
+        """Whether the operator has seen it."""
+        return bool(self.status.phase)
+
+    @property
     def state(self) -> str:
-        """The job's state on the wire; `pending` while the operator has not seen the object."""
+        """The job's state on the wire; `pending` while the object is no job yet."""
         return re.sub(r"(?<!^)([A-Z])", r"_\1", self.status.phase).lower() or PENDING
 
     def as_status(self) -> Status:

@@ -5,7 +5,8 @@ These speak with Redis, not with the API: they are for who runs the installation
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -50,6 +51,21 @@ def connect() -> DeadLetters:
     return DeadLetters(client)
 
 
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Say by which settings Redis is found, where it cannot be asked."""
+    from downloadjobs_cli.errors import TransientError
+    from downloadjobs_core.errors import QueueUnavailableError
+
+    try:
+        yield
+    except QueueUnavailableError as error:
+        text = str(error).rstrip(".")
+        raise TransientError(
+            f"{text}. It was looked for by REDIS_URL, or REDIS_HOST and the like."
+        ) from error
+
+
 def document(letter: DeadLetter) -> dict[str, Any]:
     """A dead letter for scripts."""
     from downloadjobs_core.job import rfc3339
@@ -81,7 +97,8 @@ def list_(options: Options, limit: int) -> ExitCode:
     """List them, the newest first."""
     from downloadjobs_cli.output import aligned
 
-    letters = [document(letter) for letter in connect().list(limit)]
+    with _asking():
+        letters = [document(letter) for letter in connect().list(limit)]
     if options.as_json:
         options.output.document({"items": letters})
     elif not letters:
@@ -117,7 +134,8 @@ def drop(options: Options, job_ids: tuple[str, ...]) -> ExitCode:
 def _each(
     options: Options, job_ids: tuple[str, ...], act: Callable[[str], bool], done: str, key: str
 ) -> ExitCode:
-    acted = {job_id: act(job_id) for job_id in job_ids}
+    with _asking():
+        acted = {job_id: act(job_id) for job_id in job_ids}
     if options.as_json:
         options.output.document({key: [i for i, ok in acted.items() if ok],
                                  "notDead": [i for i, ok in acted.items() if not ok]})  # fmt: skip

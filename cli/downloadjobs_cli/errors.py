@@ -40,6 +40,10 @@ class CliError(DownloadJobsError):
         self.code = code or self.code
         self.exit_code = self.exit_code if exit_code is None else exit_code
 
+    def add(self, hint: str) -> None:
+        """Say more about what to do."""
+        self.message = f"{self.message} {hint}"
+
     def document(self) -> dict[str, Any]:
         """The error as `--json` prints it."""
         document = {"error": self.code, "message": self.message}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from downloadjobs_cli.exit_codes import ExitCode
 from downloadjobs_cli.job_commands import (
+    DOWNLOAD_JOB,
     JobId,
     ResultPath,
     fetch,
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
     from downloadjobs_cli.sources import Source
 
 
+UUID: Final = re.compile(r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""As the API and Kubernetes make jobs' ids."""
+
+
 @dataclass(frozen=True, slots=True)
 class DownloadJobName:
     """A DownloadJob, as kubectl names it: `dj/NAME`."""
@@ -37,9 +44,6 @@ class JobReference(click.ParamType["str | DownloadJobName"]):
     """A job's id, or `dj/NAME`."""
 
     name = "job"
-    _pattern = re.compile(
-        r"(?i:dj|djob|downloadjobs?(?:\.downloadjobs\.dev)?)/([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)"
-    )
 
     def convert(
         self,
@@ -50,7 +54,7 @@ class JobReference(click.ParamType["str | DownloadJobName"]):
         """Tell which it is."""
         if "/" not in str(value):
             return JobId().convert(value, param, ctx)
-        found = self._pattern.fullmatch(str(value))
+        found = DOWNLOAD_JOB.fullmatch(str(value))
         if found is None:
             self.fail(f"{value!r} is neither a job's id nor dj/NAME.", param, ctx)
         return DownloadJobName(found[1])
@@ -131,20 +135,36 @@ def get(
 
 def _get_own(options: Options, job_id: str, how: How) -> ExitCode:
     """Get the result of a job that the user asked the REST API for."""
+    from downloadjobs_cli.patience import Patience
     from downloadjobs_cli.sources import OwnJob
 
-    with options.client() as client:
+    with options.client() as client, _hinting(job_id):
         if how.wait:
+            Patience(how.patience, options.output.note).call(lambda: client.status(job_id))
             _check_early(how, job_id)
             follow_own(client, job_id, options, how.patience, how.timeout, stderr=True)
         return _hand_over(OwnJob(client, job_id), options, how)
+
+
+@contextmanager
+def _hinting(job_id: str) -> Iterator[None]:
+    """Say what else may be meant by what is no job's id, where the API does not know it, or is away."""
+    from downloadjobs_cli.errors import RefusedError, TransientError
+
+    try:
+        yield
+    except (RefusedError, TransientError) as error:
+        known = isinstance(error, RefusedError) and error.status in {HTTPStatus.CONFLICT, HTTPStatus.GONE}
+        if not known and not UUID.fullmatch(job_id) and DOWNLOAD_JOB.fullmatch(f"dj/{job_id}"):
+            error.add(f"If {job_id} is a DownloadJob in a cluster, say dj/{job_id}.")
+        raise
 
 
 def _get_from_cluster(
     options: Options, name: str, how: How, api_service: str | None, program: str
 ) -> ExitCode:
     """Get the result of a DownloadJob that the user may patch."""
-    from downloadjobs_cli.claiming import ClaimedJob, refuse_without_result
+    from downloadjobs_cli.claiming import Awaited, ClaimedJob, refuse_without_result
     from downloadjobs_cli.cluster_api import ForwardedApi, candidates
     from downloadjobs_cli.cluster_jobs import ClusterJobs
     from downloadjobs_cli.interrupts import Interrupts
@@ -152,13 +172,13 @@ def _get_from_cluster(
 
     kubectl = Kubectl(find_program(program), options.context, options.kubeconfig, options.namespace)
     jobs = ClusterJobs(kubectl)
-    _check_early(how, name)
     with ExitStack() as stack:
         stack.enter_context(Interrupts())  # so that the forwarded port ends with this command
         found = jobs.get(name)
+        _check_early(how, name)
         if how.wait and not found.as_status().ended:
             again = f"kubectl get dj/{name} -n {found.metadata.namespace} -w"
-            follow(lambda: jobs.get(name).as_reply(), again, options, how.patience, how.timeout, stderr=True)
+            follow(Awaited(jobs, name).ask, again, options, how.patience, how.timeout, stderr=True)
             found = jobs.get(name)
         refuse_without_result(found)
         api: ApiClient | ForwardedApi

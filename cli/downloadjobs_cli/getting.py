@@ -110,8 +110,8 @@ def get(source: Source, target: Path, options: GetOptions, output: Output) -> Go
     """
     began = time.monotonic()
     try:
-        check_target(target, force=options.force)
         status = source.ready(Patience(options.patience, output.note))
+        check_target(target, force=options.force)
         with PartialFile(target) as partial:
             fetched = _fetched(source, partial, options, output)
             seconds = time.monotonic() - began

@@ -22,6 +22,19 @@ DEFAULT_PATIENCE: Final = 60.0
 """Seconds; a rolling restart of the API takes less."""
 
 
+DOWNLOAD_JOB: Final = re.compile(
+    r"(?i:dj|djob|downloadjobs?(?:\.downloadjobs\.dev)?)/([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)"
+)
+"""A DownloadJob as kubectl names it, `dj/NAME`."""
+
+BY_KUBECTL: Final = {
+    "status": "kubectl get dj/{}",
+    "watch": "kubectl get dj/{} --watch",
+    "cancel": """kubectl patch dj/{} --type=merge -p '{{"spec":{{"cancel":true}}}}'""",
+}
+"""What does for a DownloadJob what a command does for a job."""
+
+
 class JobId(click.ParamType[str]):
     """A job's id: it becomes part of a URL and of a file's name."""
 
@@ -30,6 +43,16 @@ class JobId(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's
         """Refuse what is no id."""
+        download_job = DOWNLOAD_JOB.fullmatch(str(value))
+        if download_job is not None:
+            command = (ctx.command.name or "") if ctx is not None else ""
+            instead = BY_KUBECTL.get(command, "kubectl get dj/{} -o jsonpath={{.status.jobId}}")
+            self.fail(
+                f"{value} is a DownloadJob, and this command is for jobs by their ids. Try:"
+                f" {instead.format(download_job[1])}",
+                param,
+                ctx,
+            )
         if not self._pattern.fullmatch(str(value)):
             self.fail(f"{value!r} is no job's id. `downloadjobs submit` prints it.", param, ctx)
         return str(value)

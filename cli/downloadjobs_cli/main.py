@@ -22,7 +22,7 @@ from downloadjobs_core import __version__
 from downloadjobs_core.errors import DownloadJobsError
 
 EPILOG = """Exit codes: 0 done, 1 the job failed or is done in part, 2 usage or settings, 3 unreachable,
-4 refused or not found, 5 timed out, 130 interrupted."""
+4 refused or not found, 5 timed out, 130 interrupted, 141 what reads the output went away."""
 
 
 class _Group(click.Group):

@@ -164,8 +164,17 @@ def introduction(stack: Stack, place: StackFolder, files: str, command: str) -> 
         f"  {command} watch $job",
         f"  {command} get $job",
         "",
+        "DownloadJobs too, from a clone, by an operator for your kubeconfig's cluster:",
+        "",
+        f"  {operator_line(stack.valkey.url, stack.s3.bucket)}",
+        "",
         "Ctrl-C stops everything.",
     ]
+
+
+def operator_line(redis_url: str, bucket: str) -> str:
+    """What starts an operator on the same queue; the bucket's name is only told in statuses."""
+    return f"REDIS_URL={redis_url} S3_BUCKET_NAME={bucket} WATCH_NAMESPACES=default make operator"
 
 
 def own_command() -> str:

@@ -28,8 +28,10 @@ def main() -> None:
     logs.configure(level=settings.log_level, log_format=settings.log_format)
     if settings.log_level != "debug":
         # One line for each step of each object, which our own lines say better.
-        for library in ("kopf.objects", "kopf.activities", "kubernetes.aio.leaderelection"):
+        for library in ("kopf.objects", "kopf.activities"):
             logging.getLogger(library).setLevel(logging.WARNING)
+        # It tells every fault each time, and with none of the names that `leadership.py` tells it with, once.
+        logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL + 1)
     try:
         # Not by uvloop: after a TLS connection was reset it may spin, and open no connection any more (0.23).
         asyncio.run(run(settings))

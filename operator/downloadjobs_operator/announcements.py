@@ -14,10 +14,17 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from downloadjobs_operator.conditions import Type, is_true, reason_of
-from downloadjobs_operator.downloadjob import API_VERSION, KIND, DownloadJob
+from downloadjobs_operator.downloadjob import API_VERSION, KIND, DownloadJob, moment_of
 from downloadjobs_operator.status import is_finished
 
 COMPONENT: Final = "downloadjobs-operator"
+
+QUEUE_UNAVAILABLE: Final = "QueueUnavailable"
+"""The reason of a verdict that holds while Redis cannot be reached."""
+
+NOT_YET: Final = frozenset({"QuotaExceeded", QUEUE_UNAVAILABLE})
+"""Why an object is not a job yet, although it is tried again and again."""
+
 _NAME_LENGTH: Final = 253
 _MESSAGE_BYTES: Final = 1024
 """The API server refuses longer ones, where `eventTime` is set."""
@@ -58,13 +65,27 @@ def announcements(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Announ
     if new.get("phase") == "Retrying" and (old.get("phase") != "Retrying" or attempts > before):
         told.append(Announcement("Retrying", message, warning=True, occasion=str(attempts)))
     waiting = reason_of(new, Type.QUEUED)
-    if waiting == "QuotaExceeded" and reason_of(old, Type.QUEUED) != waiting:
+    if waiting in NOT_YET and reason_of(old, Type.QUEUED) != waiting:
         told.append(Announcement(waiting, message, warning=True, occasion=str(new.get("observedGeneration"))))
     if is_finished(new) and not is_finished(old):
         told.append(_ending(new, message))
     if new.get("phase") == "Expired" and old.get("phase") != "Expired":
         told.append(Announcement("ResultExpired", message))
     return told
+
+
+def held_up(dj: DownloadJob, *, give_up_seconds: float) -> Announcement:
+    """What is told of an object that cannot go, because the queue cannot be asked to end its job."""
+    until = (
+        "" if dj.deleted_at is None else f", at the latest at {moment_of(dj.deleted_at + give_up_seconds)}"
+    )
+    return Announcement(
+        QUEUE_UNAVAILABLE,
+        "The queue cannot be reached, so the job cannot be ended. It is tried again by itself; the"
+        f" DownloadJob goes when the job is ended{until}.",
+        warning=True,
+        occasion=f"deleted {dj.deleted_at}",
+    )
 
 
 def _ending(new: Mapping[str, Any], message: str) -> Announcement:
@@ -94,8 +115,7 @@ def event_about(about: Regarding, told: Announcement, now: float, instance: str)
         instance: which of several operators tells it.
     """
     unique = hashlib.sha256(f"{about.uid}/{told.reason}/{told.occasion}".encode()).hexdigest()[:16]
-    # To the microsecond, and without the older times to the second: those of one second would be in no order.
-    moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    to_the_second = moment_of(now)
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -116,7 +136,11 @@ def event_about(about: Regarding, told: Announcement, now: float, instance: str)
         "type": "Warning" if told.warning else "Normal",
         "reportingComponent": COMPONENT,
         "reportingInstance": instance[:128],
-        "eventTime": moment,
+        "eventTime": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        # `kubectl describe` reads only these older ones; without them it shows neither age nor order.
+        "firstTimestamp": to_the_second,
+        "lastTimestamp": to_the_second,
+        "count": 1,
         "action": told.reason,
     }
 

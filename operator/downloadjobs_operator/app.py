@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +36,7 @@ from downloadjobs_operator.listening import Listener
 from downloadjobs_operator.metrics import OperatorMetrics
 from downloadjobs_operator.mirroring import StatusMirror
 from downloadjobs_operator.mirrors import Mirrors
+from downloadjobs_operator.peering import peering_objects, peering_problem
 from downloadjobs_operator.queue_metrics import QueueExporter
 from downloadjobs_operator.rationing import TokenBucket
 from downloadjobs_operator.reconciling import Reconciler
@@ -56,7 +57,7 @@ STOP_SECONDS: Final = 10.0
 """How long its tasks may take to end; then the process ends all the same."""
 
 LOOK_SECONDS: Final = 5.0
-"""Between two looks for the CustomResourceDefinition, or a way to the cluster, at the start."""
+"""Between two looks for what must be in the cluster, or a way to it, at the start."""
 
 MAKES_ROOM: Final = frozenset({"started", "cancelled"})
 """Events after which one job less of its user waits."""
@@ -114,7 +115,7 @@ class Operator:
             self.tracking, self._reconciler, self.mirror, every_seconds=settings.resync_seconds
         )
         self._alarms = Alarms(self.tracking, cluster, self._reconciler)
-        self._claims = Claims(ClaimStore(redis), cluster, self.tracking)
+        self._claims = Claims(ClaimStore(redis), cluster, self.tracking, tell=self.mirror.tell)
         self.listener = Listener(EventStream(redis), jobs, on_event=self._on_event, missed=self._missed)
         self.queue = QueueExporter(jobs.counts)
         self.metrics.registry.register(self.queue)
@@ -197,6 +198,7 @@ class Operator:
                 gone=self._forgotten,
                 finalizer_give_up_seconds=settings.finalizer_give_up_seconds,
                 gave_up=self._count_gave_up,
+                tell=self.mirror.tell,
                 reconciling=self.metrics.reconciling,
             ),
             login=lambda: kopf_session(self._configuration, self.clock),
@@ -293,8 +295,12 @@ async def run(settings: OperatorSettings) -> None:
             else None
         )
         await _serve_health(settings, operator, cluster, leadership, stack)
-        if not await _wait_for_resource(cluster, stop):
+        if not await _wait_until_there(lambda: _resource_problem(cluster), stop):
             return
+        if settings.peering_name is not None:
+            wanted = peering_objects(settings.peering_name, settings.served)
+            if not await _wait_until_there(lambda: peering_problem(cluster, wanted), stop):
+                return
 
         async def work() -> None:
             await operator.work(stop, take_signals)
@@ -339,18 +345,30 @@ async def _serve_health(
     log.info("listening", address=f"{host}:{port}")
 
 
-async def _wait_for_resource(cluster: KubernetesDownloadJobs, stop: asyncio.Event) -> bool:
-    """Wait until the API server answers and serves DownloadJobs; False if a signal came before."""
+async def _resource_problem(cluster: KubernetesDownloadJobs) -> str:
+    """What is wrong if the API server does not serve DownloadJobs; empty if it does."""
+    if await cluster.serves_downloadjobs():
+        return ""
+    return "The cluster does not know DownloadJobs: apply the CustomResourceDefinition."
+
+
+async def _wait_until_there(problem_of: Callable[[], Awaitable[str]], stop: asyncio.Event) -> bool:
+    """Wait until the API server answers and has what is needed; False if a signal came before.
+
+    Args:
+        problem_of: what is missing; empty if nothing is.
+        stop: set by a signal.
+    """
     told = ""
     while not stop.is_set():
         try:
-            if await cluster.serves_downloadjobs():
-                return True
-            problem = "The cluster does not know DownloadJobs: apply the CustomResourceDefinition."
+            problem = await problem_of()
         except KubernetesUnavailableError as error:
             problem = str(error)
         except KubernetesError as error:
             problem = f"{error}. Check the operator's credentials."
+        if not problem:
+            return True
         if problem != told:
             log.warning("not ready", server="kubernetes", error=problem)
             told = problem

@@ -7,11 +7,13 @@ annotation goes away again: otherwise an operator that is restarted would renew 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from downloadjobs_core import logs
 from downloadjobs_core.claims import ClaimStore, valid_digest
 from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_operator.announcements import Announcement
 from downloadjobs_operator.downloadjob import CLAIM
 from downloadjobs_operator.kube import DownloadJobs
 from downloadjobs_operator.kube_client import KubernetesError, ObjectGoneError
@@ -19,13 +21,22 @@ from downloadjobs_operator.tracking import Tracked, Tracking
 
 RETRY_SECONDS: Final = 2.0
 
+NO_DIGEST: Final = (
+    f"The annotation {CLAIM} held no SHA-256 (64 lower-case hexadecimal digits), so it is no claim"
+    " and was removed. `kubectl downloadjobs get dj/NAME` writes a right one."
+)
+
+Tell = Callable[[Tracked, Announcement], None]
+"""Has an Event written."""
+
 log = logs.logger(__name__)
 
 
 class Claims:
     """One task takes claims in, in the order they were seen."""
 
-    def __init__(self, store: ClaimStore, cluster: DownloadJobs, tracking: Tracking) -> None:
+    def __init__(self, store: ClaimStore, cluster: DownloadJobs, tracking: Tracking, tell: Tell) -> None:
+        self._tell = tell
         self._store = store
         self._cluster = cluster
         self._tracking = tracking
@@ -54,7 +65,10 @@ class Claims:
 
     async def _take_in(self, tracked: Tracked) -> None:
         claim = tracked.dj.claim
-        if valid_digest(claim) and tracked.job_id:
+        if not valid_digest(claim):
+            log.warning("a claim is no digest", namespace=tracked.dj.namespace, name=tracked.dj.name)
+            self._tell(tracked, Announcement("ClaimRefused", NO_DIGEST, warning=True, occasion=claim))
+        elif tracked.job_id:
             await self._store.keep(tracked.job_id, claim)
             log.info("claim taken in", job_id=tracked.job_id, name=tracked.dj.name)
         await self._cluster.remove_annotation(tracked.dj, CLAIM, claim)

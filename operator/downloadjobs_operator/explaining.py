@@ -55,10 +55,10 @@ def message_of(job: Job, place: Place | None) -> str:
             due = f", the next begins at {moment_of(job.due_us / SECOND_US)}" if job.due_us else ""
             text = f"Attempt {attempt} failed{due}. {job.error_message}".strip()
         case JobState.COMPLETED:
-            text = f"All {job.files_total} files are in the result."
+            text = _files(job.files_total)
         case JobState.COMPLETED_WITH_ERRORS:
             text = (
-                f"{job.files_failed} of {job.files_total} files are not in the result;"
+                f"{job.files_failed} of {job.files_total} files {_are(job.files_failed)} not in the result;"
                 " its manifest.json says which, and why."
             )
         case JobState.EXPIRED:
@@ -66,6 +66,14 @@ def message_of(job: Job, place: Place | None) -> str:
         case _:
             text = job.error_message
     return text[:LONGEST_MESSAGE]
+
+
+def _files(count: int) -> str:
+    return "The file is in the result." if count == 1 else f"All {count} files are in the result."
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def conditions_of(job: Job, place: Place | None) -> list[Condition]:

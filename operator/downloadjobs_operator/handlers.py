@@ -15,17 +15,20 @@ from typing import Any, Final
 import kopf
 
 from downloadjobs_core import logs
-from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_core.errors import DownloadJobsError, QueueUnavailableError
+from downloadjobs_operator.announcements import Announcement, held_up
 from downloadjobs_operator.downloadjob import FINALIZER, GROUP, PLURAL, VERSION
 from downloadjobs_operator.kube_client import KubernetesError
-from downloadjobs_operator.mirroring import QUEUE_UNAVAILABLE
 from downloadjobs_operator.reconciling import Reconciler
-from downloadjobs_operator.status import Verdict
 from downloadjobs_operator.tracking import Tracked, Tracking
 
 KOPF_PREFIX: Final = f"kopf.{GROUP}"
 """Of the annotations in which kopf notes what it has handled. Not the project's own prefix: kopf leaves the
 annotations under its own out of all it compares."""
+
+HANDLED: Final = f"{KOPF_PREFIX}/last-handled-configuration"
+"""The annotation of an object whose creation kopf has handled. A copy of such an object has it from the
+start, so kopf never calls for its creation."""
 
 FIRST_DELAY_SECONDS: Final = 1.0
 LONGEST_DELAY_SECONDS: Final = 60.0
@@ -61,12 +64,15 @@ class Services:
     seen: Callable[[Tracked], None]
     """Called with each object that the watch shows."""
     listed: Callable[[Tracked], None]
-    """Called with each object that was there before the watch began, whose changes may have been missed."""
+    """Called with each object that was there before the watch began, or is a copy of another one: kopf may
+    not call for what was missed of these."""
     gone: Callable[[str], None]
     """Called with the uid of each object that is gone."""
     finalizer_give_up_seconds: float
     gave_up: Callable[[], None]
     """Called when an object was let go although its job could not be withdrawn."""
+    tell: Callable[[Tracked, Announcement], None]
+    """Called with what is to be told by an Event."""
     reconciling: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
     """Around each call of a handler, given its name."""
 
@@ -118,7 +124,7 @@ def create_registry(services: Services, login: Callable[[], kopf.AiohttpSession]
             return
         tracked = services.tracking.see(event["object"])
         services.seen(tracked)
-        if event["type"] is None:
+        if event["type"] is None or (event["type"] == "ADDED" and _is_copy(event["object"], tracked)):
             services.listed(tracked)
 
     @kopf.on.create(*resource, registry=registry, id="submit", param="submit")
@@ -136,6 +142,12 @@ def create_registry(services: Services, login: Callable[[], kopf.AiohttpSession]
     return registry
 
 
+def _is_copy(body: Mapping[str, Any], tracked: Tracked) -> bool:
+    """Whether a new object, of which no job was made yet, says that it was handled."""
+    handled = HANDLED in (body["metadata"].get("annotations") or {})
+    return handled and not (tracked.status.get("jobId") or tracked.finished or tracked.going)
+
+
 def delay_seconds(retry: int) -> float:
     """How long to wait after the attempt with this number, from 0, has failed."""
     return float(min(FIRST_DELAY_SECONDS * 2 ** min(retry, 16), LONGEST_DELAY_SECONDS))
@@ -144,14 +156,6 @@ def delay_seconds(retry: int) -> float:
 async def _reconcile(services: Services, tracked: Tracked, body: Mapping[str, Any]) -> None:
     try:
         await services.reconciler.reconcile(tracked, body)
-    except DownloadJobsError:
-        if not tracked.finished and tracked.verdict is None and not tracked.status.get("jobId"):
-            tracked.verdict = Verdict(
-                final=False,
-                reason=QUEUE_UNAVAILABLE,
-                message="The queue cannot be reached. It is tried again by itself.",
-            )
-        raise
     finally:
         services.seen(tracked)
 
@@ -163,6 +167,11 @@ async def _withdraw(services: Services, tracked: Tracked, retry: int) -> None:
         await services.reconciler.withdraw(tracked)
     except DownloadJobsError as error:
         if waited < services.finalizer_give_up_seconds:
+            if isinstance(error, QueueUnavailableError) and not tracked.held_up:
+                tracked.held_up = True
+                services.tell(
+                    tracked, held_up(tracked.dj, give_up_seconds=services.finalizer_give_up_seconds)
+                )
             raise kopf.TemporaryError(str(error), delay=delay_seconds(retry)) from error
         services.gave_up()
         log.warning(

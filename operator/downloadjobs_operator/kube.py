@@ -91,11 +91,7 @@ class KubernetesDownloadJobs(KubernetesClient):
 
     async def serves_downloadjobs(self) -> bool:
         """Whether the CustomResourceDefinition is there and served."""
-        try:
-            found = await self.request("GET", f"/apis/{GROUP}/{VERSION}")
-        except ObjectGoneError:
-            return False
-        return any(one.get("name") == PLURAL for one in found.get("resources", []))
+        return await self.serves(GROUP, VERSION, PLURAL)
 
 
 def _path(namespace: str, name: str = "") -> str:

@@ -80,6 +80,22 @@ class KubernetesClient:
             return True
         return True
 
+    async def serves(self, group: str, version: str, plural: str) -> bool:
+        """Whether a resource is defined and served. Raises `KubernetesError`."""
+        try:
+            found = await self.request("GET", f"/apis/{group}/{version}")
+        except ObjectGoneError:
+            return False
+        return any(one.get("name") == plural for one in found.get("resources", []))
+
+    async def exists(self, path: str) -> bool:
+        """Whether there is an object at a path. Raises `KubernetesError`."""
+        try:
+            await self.request("GET", path)
+        except ObjectGoneError:
+            return False
+        return True
+
     async def request(
         self,
         method: str,

@@ -34,6 +34,10 @@ PATIENCE_SHARE: Final = 1 / 5
 RETRY_SHARE: Final = 2 / 15
 """Of a Lease's time, between two tries: five of them before a leader stops. As client-go's 15, 10 and 2 s."""
 
+FORBIDDEN: Final = 403
+NOT_FOUND: Final = 404
+CONFLICT: Final = 409
+
 log = logs.logger(__name__)
 
 
@@ -52,15 +56,22 @@ class _Lock(LeaseLock):
     ) -> None:
         super().__init__(name, namespace, identity, api_client)
         self._patience = patience
+        self._told: dict[str, str] = {}
 
     async def get(
         self, name: str, namespace: str
     ) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception] | tuple[bool, None]:
         try:
             async with asyncio.timeout(self._patience):
-                return await super().get(name, namespace)
+                found = await super().get(name, namespace)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            return False, ApiException(status=0, reason=str(error) or type(error).__name__)
+            found = False, ApiException(status=0, reason=str(error) or type(error).__name__)
+        # One that is not there is created next.
+        if isinstance(found[1], ApiException) and found[1].status != NOT_FOUND:
+            self._tell("get", found[1])
+        else:
+            self._told.pop("get", None)
+        return found
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
         # Not the client's own: it passes `pretty=True`, which its generated half refuses (kubernetes 37.0.0).
@@ -68,19 +79,51 @@ class _Lock(LeaseLock):
         try:
             async with asyncio.timeout(self._patience):
                 await self.api_instance.create_namespaced_lease(namespace, lease)
-        except ApiException as error:
-            log.warning("the Lease could not be created", lease=name, error=str(error.reason))
+        except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._tell("create", error)
             return False
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return False
+        self._told.pop("create", None)
         return True
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        # Not the client's own: it logs a fault each time, and keeps it to itself.
+        lease = self.lease_reference
+        if lease is None:
+            return False
+        lease.spec = self.update_lease(updated_record, lease.spec)
         try:
             async with asyncio.timeout(self._patience):
-                return bool(await super().update(name, namespace, updated_record))
-        except (TimeoutError, aiohttp.ClientError, OSError):
+                await self.api_instance.replace_namespaced_lease(name, namespace, lease)
+        except (ApiException, TimeoutError, aiohttp.ClientError, OSError) as error:
+            self._tell("update", error)
             return False
+        self._told.pop("update", None)
+        return True
+
+    def _tell(self, verb: str, error: Exception) -> None:
+        """Say once why the Lease cannot be had, and what it takes."""
+        status = error.status if isinstance(error, ApiException) else 0
+        if status == CONFLICT or (status == NOT_FOUND and verb == "update"):
+            return  # another operator took it at the same moment, or somebody deleted it: it is created next
+        if status == FORBIDDEN:
+            problem = (
+                f"The operator may not {verb} this Lease. In the namespace {self.namespace} it"
+                " needs the right to create leases (coordination.k8s.io), and to get and update this one."
+                " If another namespace is meant, correct OPERATOR_NAMESPACE."
+            )
+        elif status == NOT_FOUND:
+            problem = f"There is no namespace {self.namespace}. Create it, or correct OPERATOR_NAMESPACE."
+        else:
+            reason = error.reason if isinstance(error, ApiException) else str(error)
+            problem = f"The API server does not answer as it should: {reason or type(error).__name__}."
+        if problem != self._told.get(verb):
+            log.warning(
+                "the Lease cannot be had; it is tried again",
+                lease=self.name,
+                namespace=self.namespace,
+                error=problem,
+            )
+        self._told[verb] = problem
 
 
 class Leadership:

@@ -19,7 +19,7 @@ from downloadjobs_core.job import Job
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.leases import SECOND_US
 from downloadjobs_core.states import JobState
-from downloadjobs_operator.announcements import Announcement, announcements, event_body
+from downloadjobs_operator.announcements import QUEUE_UNAVAILABLE, Announcement, announcements, event_body
 from downloadjobs_operator.downloadjob import DownloadJob
 from downloadjobs_operator.kube import DownloadJobs
 from downloadjobs_operator.kube_client import KubernetesError, KubernetesUnavailableError, ObjectGoneError
@@ -48,9 +48,6 @@ AGAIN_SECONDS: Final = 1.0
 
 PLACE_SECONDS: Final = 15.0
 """How old the place in the queue may be that a status tells."""
-
-QUEUE_UNAVAILABLE: Final = "QueueUnavailable"
-"""The reason of a verdict that holds while Redis cannot be reached."""
 
 RECORD_LOST: Final = Verdict(
     final=True,
@@ -111,6 +108,10 @@ class StatusMirror:
         """Have an object's status brought up to date."""
         self._marked[tracked.dj.uid] = None
         self._awake.set()
+
+    def tell(self, tracked: Tracked, told: Announcement) -> None:
+        """Have an Event written that no status gives rise to."""
+        self._news.put_nowait((tracked.dj, told, time.time()))
 
     @property
     def busy(self) -> bool:
@@ -261,7 +262,7 @@ class StatusMirror:
             self.phase_written(written.changed_us / SECOND_US)
         if not tracked.going:  # its namespace may be going as well, and takes no Events then
             for told in announcements(before, status):
-                self._news.put_nowait((tracked.dj, told, time.time()))
+                self.tell(tracked, told)
 
     async def _announce(self) -> None:
         """Write Events, after statuses: they may be late, and a status that waits for them must not."""
@@ -270,7 +271,9 @@ class StatusMirror:
             try:
                 await self._cluster.announce(event_body(dj, told, now=now, instance=self._instance))
             except KubernetesError as error:
-                log.warning("an Event could not be written", name=dj.name, error=str(error))
+                # The namespace of one that is deleted may be going as well, and takes no Events then.
+                level = log.debug if dj.deleted_at is not None else log.warning
+                level("an Event could not be written", name=dj.name, error=str(error))
 
     def _again(self, batch: list[Tracked]) -> None:
         if batch:

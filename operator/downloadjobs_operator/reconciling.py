@@ -11,11 +11,12 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from downloadjobs_core import logs
-from downloadjobs_core.errors import JobNotFoundError, TooManyQueuedError
+from downloadjobs_core.errors import DownloadJobsError, JobNotFoundError, TooManyQueuedError
 from downloadjobs_core.job import Job
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.states import FINISHED, JobState
 from downloadjobs_operator.admission import AdmissionRules, admit
+from downloadjobs_operator.announcements import QUEUE_UNAVAILABLE
 from downloadjobs_operator.downloadjob import DownloadJob, RefusedError, file_ids_of
 from downloadjobs_operator.explaining import DEADLINE_EXCEEDED
 from downloadjobs_operator.kube import DownloadJobs
@@ -25,6 +26,12 @@ from downloadjobs_operator.tracking import Tracked
 
 CANCELLED: Final = "cancelled"
 """The error code of a job that somebody cancelled."""
+
+UNREACHED: Final = Verdict(
+    final=False,
+    reason=QUEUE_UNAVAILABLE,
+    message="The queue cannot be reached. It is tried again by itself, and goes on as soon as that succeeds.",
+)
 
 log = logs.logger(__name__)
 
@@ -93,13 +100,21 @@ class Reconciler:
             tracked: the object.
             body: all of it, if it is at hand; else it is read when a submission needs its file ids.
         """
-        async with tracked.lock:
-            if not tracked.job_id:
-                await self._identify(tracked)
-            if tracked.going:
-                return
-            if tracked.job_id and not tracked.finished:
-                await self._do(tracked, body)
+        try:
+            async with tracked.lock:
+                if not tracked.job_id:
+                    await self._identify(tracked)
+                if tracked.going:
+                    return
+                if tracked.job_id and not tracked.finished:
+                    await self._do(tracked, body)
+        except DownloadJobsError:
+            if tracked.verdict is None and not (
+                tracked.finished or tracked.going or tracked.status.get("jobId")
+            ):
+                tracked.verdict = UNREACHED
+                self._changed(tracked)
+            raise
         self._changed(tracked)
 
     async def _do(self, tracked: Tracked, body: Mapping[str, Any] | None) -> None:
@@ -125,7 +140,7 @@ class Reconciler:
                     state=JobState.CANCELLED,
                 )
             case Action.CANCEL:
-                await self._jobs.cancel(job_id, code=CANCELLED, message="Its DownloadJob was cancelled.")
+                await self._jobs.cancel(job_id, code=CANCELLED, message="It was cancelled by spec.cancel.")
                 log.info("job cancelled")
             case Action.HOLD:
                 await self._jobs.suspend(job_id)

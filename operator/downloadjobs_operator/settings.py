@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import secrets
 import socket
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -59,7 +61,9 @@ class OperatorSettings(RedisSettings, QueueSettings, CommonSettings):
 
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a pod's own address
     port: Port = Field(8080, description="health")
-    pod_name: str | None = Field(None, description="this process, among several; the host's name by default")
+    pod_name: str | None = Field(
+        None, description="this process, among several; by default the host's name and a random number"
+    )
     operator_namespace: Namespace | None = Field(
         None, description="where its Lease is; in a pod, the pod's own namespace by default"
     )
@@ -97,16 +101,23 @@ class OperatorSettings(RedisSettings, QueueSettings, CommonSettings):
     @field_validator("mirror_namespace")
     @classmethod
     def _mirrors_have_a_place(cls, namespace: str | None, info: ValidationInfo) -> str | None:
-        if namespace is None and info.data.get("mirror_api_jobs", MirrorMode.NONE) is not MirrorMode.NONE:
+        if info.data.get("mirror_api_jobs", MirrorMode.NONE) is MirrorMode.NONE:
+            return namespace
+        if namespace is None:
             raise ValueError(
                 "must be set where MIRROR_API_JOBS is active or all: a namespace for mirrors alone"
             )
+        if namespace in info.data.get("watch_namespaces", ()):
+            raise ValueError(
+                f"{namespace!r} is in WATCH_NAMESPACES as well, but a DownloadJob that somebody creates there"
+                " is refused. Name a namespace for mirrors alone: it is watched without standing there"
+            )
         return namespace
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """Which of several operators this is."""
-        return self.pod_name or socket.gethostname()
+        """Which of several operators this is; two of one host differ, or both would lead."""
+        return self.pod_name or f"{socket.gethostname()}_{secrets.token_hex(8)}"
 
     @property
     def own_namespace(self) -> str:

@@ -26,6 +26,9 @@ from downloadjobs_operator.explaining import (
     unfinished,
 )
 
+PENDING: Final = "Pending"
+"""The phase of an object that is no job yet, and is tried again by itself. No state of a job is called so."""
+
 LONGEST_GUESS_SECONDS: Final = 365 * 86_400.0
 """A longer one says nothing; far longer ones are no date."""
 
@@ -122,10 +125,11 @@ def status_of_verdict(
     if not verdict.final:
         found = [
             not_so(Type.QUEUED, reason, message),
-            not_so(Type.FINISHED, "Waiting"),
+            not_so(Type.FINISHED, "Unfinished"),
             *unfinished(suspended=dj.suspend),
         ]
-        return status | {"conditions": written(found, before, generation=generation, now=now)}
+        conditions = written(found, before, generation=generation, now=now)
+        return status | {"phase": PENDING, "conditions": conditions}
     failed = verdict.state is JobState.FAILED
     found = [
         not_so(Type.QUEUED, "Finished"),

@@ -41,6 +41,8 @@ class Tracked:
     """The resourceVersion of that patch, until the watch shows it."""
     rang_at: float = 0.0
     """When its last alarm rang, in seconds since 1970."""
+    held_up: bool = False
+    """It was told that its deletion waits for the queue."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever changes its job, so that a deletion and a submission cannot overtake each other."""
 

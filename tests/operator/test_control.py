@@ -102,7 +102,7 @@ def test_cancelled_while_it_waits(waiting: Site) -> None:
     assert condition_of(status, "Finished") == ("True", "Cancelled")
     assert condition_of(status, "Failed") in (None, ("False", "Cancelled"))
     assert condition_of(status, "Stalled") is None
-    assert status["message"] == "Its DownloadJob was cancelled."
+    assert status["message"] == "It was cancelled by spec.cancel."
     assert waiting.record(uid)["state"] == "cancelled"
     waiting.until_told("films", "Queued", "Cancelled")
 

@@ -78,6 +78,7 @@ def test_a_deletion_waits_for_redis_for_a_while(site: Site) -> None:
     body = site.get("films")
     assert body is not None
     assert body["metadata"]["deletionTimestamp"]
+    site.until_told("films", "Queued", "QueueUnavailable")
     site.system.valkey.start()  # with what it held: it has an append-only file
     site.until_gone("films", 60)
     assert site.record(uid)["state"] == "cancelled"
@@ -105,8 +106,10 @@ def test_a_creation_waits_for_redis(site: Site) -> None:
     site.create("films")
     status = site.until_condition("films", "Queued", "False", "QueueUnavailable")
     assert not any(one["type"] == "Stalled" and one["status"] == "True" for one in status["conditions"])
-    assert "phase" not in status
+    assert status["phase"] == "Pending"
+    site.until_told("films", "QueueUnavailable")
     valkey.start()
     site.until_phase("films", "Queued", 60)
     site.system.start_worker()
     site.until_phase("films", "Completed", 60)
+    site.until_told("films", "QueueUnavailable", "Queued", "Started", "Completed")

@@ -11,6 +11,7 @@ import pytest
 
 from downloadjobs_cli.verifying import verify
 from downloadjobs_core.errors import ObjectNotFoundError
+from downloadjobs_operator.handlers import HANDLED
 from support_operator_process import FILES, MISSING, Object, Site, condition_of, manifest
 from support_worker import eventually, members, read_object
 
@@ -244,3 +245,16 @@ def test_duplicate_ids_are_one_file(working: Site) -> None:
     """An id that stands there twice is bundled once, and counts once."""
     working.create("films", [60_001, 60_001, 60_003])
     assert finished(working, "films")["progress"]["total"] == 2
+
+
+def test_a_copy_of_one_is_a_job_at_once(working: Site) -> None:
+    """What was made from another's YAML, with its annotations and finalizer, does not wait for the resync."""
+    working.create("films")
+    status = finished(working, "films")
+    found = working.get("films")
+    assert found is not None
+    kept = {name: found["metadata"][name] for name in ("annotations", "finalizers")}
+    assert HANDLED in kept["annotations"]
+    copy = {**found, "metadata": {"name": "copy", **kept}}
+    working.kube.ask("POST", working.path(), copy)
+    assert finished(working, "copy")["jobId"] != status["jobId"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -193,3 +194,16 @@ def test_without_rights(site: Site) -> None:
     eventually(forbidden, 20, "a line about it")
     assert "orbidden" in operator.log_tail()
     assert site.health("readyz")["code"] in {0, 503}
+
+
+def test_a_peering_that_is_not_there_is_waited_for(site: Site) -> None:
+    """`PEERING_NAME` without its object: one line says which is missing, and the process waits for it."""
+    operator = site.start_operator(wait=False, PEERING_NAME="nobody")
+    eventually(lambda: bool(site.told("not ready")), 20, "a line about it")
+    time.sleep(6)
+    (line,) = site.told("not ready")
+    assert f"KopfPeering nobody in the namespace {site.namespace}" in line["error"]
+    assert operator.exit_code is None
+    operator.ask_to_end()
+    assert operator.wait(5)
+    assert operator.exit_code == 0

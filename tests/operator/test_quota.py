@@ -58,9 +58,18 @@ def lease(site: Site) -> Job:
 def test_too_many_wait_and_say_so(narrow: Site) -> None:
     """One too many is neither stalled nor finished, has no job, and is told of by a warning."""
     status = narrow.status("third")
-    assert condition_of(status, "Finished") == ("False", "Waiting")
+    assert condition_of(status, "Finished") == ("False", "Unfinished")
     assert condition_of(status, "Stalled") is None
     assert "jobId" not in status
+    assert status["phase"] == "Pending"
+    found = narrow.cluster.kubectl(
+        "get",
+        "dj",
+        f"--namespace={narrow.namespace}",
+        "--field-selector=status.phase=Pending",
+        "--output=name",
+    )
+    assert found.stdout.split() == [f"downloadjob.downloadjobs.dev/{name}" for name in ("fourth", "third")]
     assert narrow.record(narrow.uids["third"]) == {}
     assert "It is tried again by itself" in status["message"]
     narrow.until_told("third", "QuotaExceeded")

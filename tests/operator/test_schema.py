@@ -207,8 +207,8 @@ REFUSED_STATUSES: Final = [
     Refusal(
         "status.phase enum",
         {"phase": "Done"},
-        'status.phase: Unsupported value: "Done": supported values: "Queued", "Processing", "Retrying", '
-        '"Completed", "CompletedWithErrors", "Failed", "Cancelled", "Expired"',
+        'status.phase: Unsupported value: "Done": supported values: "Pending", "Queued", "Processing", '
+        '"Retrying", "Completed", "CompletedWithErrors", "Failed", "Cancelled", "Expired"',
     ),
     *(
         Refusal(f"status.{field} format", value, f"{field} in body must be of type date-time")

@@ -103,6 +103,7 @@ class Site:
             gone=operator._forgotten,
             finalizer_give_up_seconds=self.settings.finalizer_give_up_seconds,
             gave_up=operator._count_gave_up,
+            tell=operator.mirror.tell,
         )
         registry = create_registry(services, login=lambda: cast("Any", None))
         found = registry._changing.get_all_handlers()

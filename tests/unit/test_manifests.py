@@ -21,7 +21,8 @@ from downloadjobs_operator.admission import MOST_ATTEMPTS, USER_ID
 from downloadjobs_operator.autoscaler.decision import Limits
 from downloadjobs_operator.autoscaler.limits import parse
 from downloadjobs_operator.downloadjob import BACKOFF_LIMIT, GROUP, KIND, PLURAL, VERSION
-from downloadjobs_operator.explaining import phase_of
+from downloadjobs_operator.explaining import camel_case, phase_of
+from downloadjobs_operator.status import PENDING
 from support_tools import require_tool
 
 ROOT = Path(__file__).parents[2]
@@ -224,7 +225,7 @@ def test_rules_are_those_of_the_core() -> None:
     assert set(NODES["spec.priority"]["enum"]) == {priority.value for priority in Priority}
     backoff = NODES["spec.backoffLimit"]
     assert (backoff["default"], backoff["maximum"]) == (BACKOFF_LIMIT, MOST_ATTEMPTS - 1)
-    assert set(NODES["status.phase"]["enum"]) == {phase_of(state) for state in JobState}
+    assert set(NODES["status.phase"]["enum"]) == {PENDING, *map(phase_of, JobState)}
 
 
 def test_later_rules_say_what_to_do() -> None:
@@ -712,6 +713,36 @@ def test_reasons_are_told_as_they_are() -> None:
     given = set(re.findall(r'"([A-Z][A-Za-z]+)"', source)) | {phase_of(state) for state in JobState}
     told = {name for row in table(page("downloadjob.md"), "condition") for name in ticked(row[2])}
     assert told <= given
+
+
+def test_reasons_of_failures_are_told() -> None:
+    """downloadjob.md has the reason of each refusal of the operator, and of each failure of a worker."""
+    told = {name for row in table(page("downloadjob.md"), "reason") for name in ticked(row[0])}
+    refusals = {
+        reason
+        for path in OPERATOR.glob("*.py")
+        for reason in re.findall(r'RefusedError\(\s*"([A-Za-z]+)"', path.read_text(encoding="utf-8"))
+    }
+    attempt = (OPERATOR.parents[1] / "worker" / "downloadjobs_worker" / "attempt.py").read_text(
+        encoding="utf-8"
+    )
+    codes = {
+        *re.findall(r'Failure\(\s*"([a-z-]+)"', attempt),
+        "no-file-found",
+        "dead-letter",
+        "deadline-exceeded",
+    }
+    assert told == refusals | {camel_case(code) for code in codes} | {"RecordLost"}
+
+
+def test_the_schema_tells_the_numbers() -> None:
+    """What has bounds tells them in its description, which is what `kubectl explain` shows."""
+    for path in ("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
+        node = NODES[f"spec.{path}"]
+        assert str(node["maximum"]) in node["description"], path
+    ids = NODES["spec.fileIds"]
+    for number in (f"{ids['maxItems']:,}", ids["items"]["minimum"], ids["items"]["maximum"]):
+        assert str(number) in ids["description"]
 
 
 HEALTHS: Final = [

@@ -201,6 +201,7 @@ def test_a_queue_that_is_away(words: tuple[str, ...]) -> None:
     ran = command("dead", *words, REDIS_URL=url)
     assert (ran.code, ran.out) == (3, "")
     assert "Redis cannot be reached" in ran.err
+    assert "by REDIS_URL" in ran.err
     ran = command("dead", *words, "--json", REDIS_URL=url)
     assert ran.code == 3
     assert "unreachable" in ran.out + ran.err

@@ -258,10 +258,12 @@ def test_flags_of_a_cluster_need_a_download_job(cluster: FakeKubectl, job_id: st
 
 
 def test_an_existing_file_stays(cluster: FakeKubectl) -> None:
-    """It is refused before kubectl is asked for anything."""
+    """It is refused once the object was found, before anything is waited for or claimed."""
     (cluster.folder.parent / "films.zip").write_text("mine")
     assert run(cluster, "dj/films", "--wait").returncode == 2
-    assert cluster.calls == []
+    assert verbs(cluster) == ["get"]
+    (cluster.folder.parent / "other.zip").write_text("mine")
+    assert "no DownloadJob other" in run(cluster, "dj/other").stderr
 
 
 def test_without_a_way_to_the_api_nothing_is_claimed(cluster: FakeKubectl) -> None:

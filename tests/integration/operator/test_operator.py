@@ -38,6 +38,11 @@ def on(url: str, test: Callable[[Site], Awaitable[None]], *objects: dict[str, An
     asyncio.run(main())
 
 
+def reasons_of_events(site: Site) -> list[str]:
+    """The reasons of all Events."""
+    return [one["reason"] for one in site.cluster.events.values()]
+
+
 def waiting(count: int) -> list[dict[str, Any]]:
     """Objects of one namespace, none of which is a job yet."""
     return [body(f"n{number}") for number in range(count)]
@@ -400,6 +405,18 @@ def test_without_redis_it_is_told() -> None:
         assert await until(
             lambda: reason_of(site.cluster.status(), Type.QUEUED) == "QueueUnavailable", seconds=3
         )
+        assert site.cluster.status()["phase"] == "Pending"
+        assert await until(lambda: reasons_of_events(site) == ["QueueUnavailable"])
+
+    on(NO_REDIS, test, body())
+
+
+def test_without_redis_it_is_told_whoever_asked() -> None:
+    """One that is asked for by a repair, such as a copy or one from before a restart, says so as well."""
+
+    async def test(site: Site) -> None:
+        site.list()
+        assert await until(lambda: site.cluster.status().get("phase") == "Pending", seconds=3)
 
     on(NO_REDIS, test, body())
 
@@ -428,7 +445,10 @@ def test_without_redis_a_deletion_waits(valkey: ValkeyServer) -> None:
         metadata["deletionTimestamp"] = moment_of(time.time())
         with pytest.raises(kopf.TemporaryError):
             await site.deleted()
+        with pytest.raises(kopf.TemporaryError):
+            await site.deleted()
         assert site.operator.gave_up == 0
+        assert site.operator.mirror._news.qsize() == 1  # told once, however often it is tried
         metadata["deletionTimestamp"] = moment_of(time.time() - 700)
         await site.deleted()
         assert site.operator.gave_up == 1
@@ -595,7 +615,7 @@ def test_one_damaged_record_does_not_end_mirroring(valkey: ValkeyServer) -> None
 
 
 def test_a_claim_is_taken_in(valkey: ValkeyServer) -> None:
-    """A claim goes to the queue, and its annotation goes; what is no digest only goes."""
+    """A claim goes to the queue, and its annotation goes; what is no digest goes too, and that is told."""
 
     async def test(site: Site) -> None:
         claims = ClaimStore(site.operator._claims._store._redis)
@@ -604,6 +624,8 @@ def test_a_claim_is_taken_in(valkey: ValkeyServer) -> None:
         left = site.cluster.objects
         assert await until(lambda: not any(one["metadata"]["annotations"] for one in left.values()))
         assert await claims.job_of("nonce") == "uid-of-one"
+        (told,) = [one for one in site.cluster.events.values() if one["reason"] == "ClaimRefused"]
+        assert told["involvedObject"]["name"] == "two"
 
     good, bad = body(annotations={CLAIM: digest_of("nonce")}), body("two", annotations={CLAIM: "x"})
     on(valkey.url, test, good, bad)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from downloadjobs_cli.answers import Reply, Result
-from downloadjobs_cli.claiming import TAKEN_IN_SECONDS, ClaimedJob, refuse_without_result
+from downloadjobs_cli.claiming import TAKEN_IN_SECONDS, Awaited, ClaimedJob, refuse_without_result
 from downloadjobs_cli.cluster_jobs import ClusterJobs, DownloadJob
 from downloadjobs_cli.errors import CliError, RefusedError, TimedOutError, TransientError
 from downloadjobs_cli.patience import Patience
@@ -220,6 +220,7 @@ def test_an_api_without_claims_is_told() -> None:
     ("phase", "code", "text"),
     [
         ("", 4, "has not taken dj/films in yet"),
+        ("Pending", 4, "is pending, so there is no result yet. No file was found. Wait for it by --wait."),
         ("Queued", 4, "is queued, so there is no result yet. Wait for it by --wait."),
         ("Processing", 4, "--wait"),
         ("Retrying", 4, "--wait"),
@@ -236,6 +237,19 @@ def test_without_a_result_nothing_is_claimed(phase: str, code: int, text: str) -
     assert caught.value.exit_code == code
     assert text in caught.value.message
     assert cluster.nonces == cluster.writes == []
+
+
+def test_one_that_nobody_takes_in_is_not_waited_for() -> None:
+    """Waiting for an object that no operator has seen ends as without waiting, but only after a while."""
+    cluster, phase = Cluster(), ""
+    cluster.get = lambda _name: download_job(phase)  # type: ignore[method-assign]
+    waiting = Awaited(cast("ClusterJobs", cluster), "films", clock=lambda: cluster.now)
+    assert waiting.ask().value.status == "pending"
+    cluster.now = TAKEN_IN_SECONDS
+    with pytest.raises(RefusedError, match="has not taken dj/films in yet"):
+        waiting.ask()
+    phase = "Pending"
+    assert waiting.ask().value.status == "pending"
 
 
 @pytest.mark.parametrize("phase", ["Completed", "CompletedWithErrors"])

@@ -329,12 +329,62 @@ def test_a_broken_result_gets_no_good_name(
     assert "10003.zip is damaged" in capsys.readouterr().err
 
 
+def asked(api: Api) -> list[str]:
+    """What the API was asked for."""
+    return [request.url.path.split("/")[3] for request in api.requests]
+
+
+def test_a_job_that_is_not_there_comes_before_a_file_that_is(
+    call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two things that are wrong, the one is told that the user must know first."""
+    (tmp_path / "films.zip").write_text("mine")
+    for words in ([], ["--wait"]):
+        assert call("get", "films", *words) == 4
+        assert "There is no such job." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["films", "0c7d0a2e", "films-2.of-2026"])
+def test_get_hints_at_a_download_job(call: Call, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no UUID is perhaps a DownloadJob's name."""
+    assert call("get", name) == 4
+    assert f"If {name} is a DownloadJob in a cluster, say dj/{name}." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("job_id", ["0c7d0a2e-0c5e-4f0e-9d6a-0f3a4a1b2c3d", "Films"])
+def test_get_does_not_hint_at_what_cannot_be(
+    call: Call, job_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A UUID is a job's id, and what is no name in Kubernetes is no DownloadJob."""
+    assert call("get", job_id) == 4
+    assert "dj/" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (["status"], "kubectl get dj/films\n"),
+        (["watch"], "kubectl get dj/films --watch\n"),
+        (["cancel"], """kubectl patch dj/films --type=merge -p '{"spec":{"cancel":true}}'\n"""),
+        (["dead", "retry"], "kubectl get dj/films -o jsonpath={.status.jobId}\n"),
+    ],
+    ids=lambda words: words[-1] if isinstance(words, list) else "",
+)
+def test_commands_for_jobs_point_to_kubectl(
+    call: Call, api: Api, words: list[str], instead: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is asked of a DownloadJob but its result is asked of kubectl, and the command is named."""
+    assert call(*words, "dj/films") == 2
+    assert instead in capsys.readouterr().err
+    assert api.requests == []
+
+
 def test_get_does_not_overwrite(call: Call, api: Api, tmp_path: Path) -> None:
-    """An existing file stays, unless --force is given; nothing is asked before."""
+    """An existing file stays, unless --force is given; nothing is downloaded before."""
     (tmp_path / "j1.zip").write_text("mine")
     assert call("get", "j1") == 2
     assert (tmp_path / "j1.zip").read_text() == "mine"
-    assert api.requests == []
+    assert asked(api) == ["status"]
     assert call("get", "j1", "--force") == 0
     assert zipfile.is_zipfile(tmp_path / "j1.zip")
 
@@ -385,15 +435,15 @@ def test_what_is_no_job_is_refused(word: str) -> None:
 
 
 def test_get_waits_for_a_job(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
-    """--wait watches the job first; an existing file is refused before."""
-    api.states = ["processing", "completed"]
+    """--wait watches the job first; an existing file is refused before, once the job was found."""
+    api.states = ["processing", "processing", "completed"]
     assert call("get", "j1", "--wait") == 0
     captured = capsys.readouterr()
     assert "processing" in captured.err
     assert "Verified: 1 file" in captured.out
     api.requests.clear()
     assert call("get", "j1", "--wait") == 2
-    assert api.requests == []
+    assert asked(api) == ["status"]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "link", "dangling", "pipe-link"])
@@ -414,7 +464,7 @@ def test_get_replaces_nothing_but_files(
         assert {path.name: stat.S_IFMT(path.lstat().st_mode) for path in tmp_path.iterdir()} == before
     assert (tmp_path / "mine").read_text() == "mine"
     assert "no regular file" in capsys.readouterr().err
-    assert api.requests == []
+    assert asked(api) == ["status"]
 
 
 def test_get_does_not_replace_what_came_meanwhile(
@@ -503,5 +553,5 @@ def test_help_tells_the_exit_codes(call: Call, capsys: pytest.CaptureFixture[str
     """--help lists every command and the exit codes."""
     assert call("--help") == 0
     out = capsys.readouterr().out
-    for word in ("demo", "up", "seed", "submit", "status", "watch", "get", "check", "Exit codes"):
+    for word in ("demo", "up", "seed", "submit", "status", "watch", "get", "check", "Exit codes", "141"):
         assert word in out

@@ -16,6 +16,7 @@ from downloadjobs_cli.restarts import MAX_QUICK_RESTARTS, Restarts
 from downloadjobs_cli.stack import without_addresses
 from downloadjobs_cli.stack_folder import StackFolder
 from downloadjobs_cli.steps import line
+from downloadjobs_cli.up import operator_line
 
 
 def test_another_installations_addresses_are_left_out() -> None:
@@ -128,3 +129,10 @@ def test_a_step_is_a_line_with_its_time() -> None:
     assert first.endswith("0.4 s")
     assert second == " " * 14 + "word word word"
     assert len(first) <= 110
+
+
+def test_the_operators_line_is_whole() -> None:
+    """What starts an operator beside the stack can be copied as it is: the queue, the bucket, a namespace."""
+    assert operator_line("redis://127.0.0.1:7/0", "downloads") == (
+        "REDIS_URL=redis://127.0.0.1:7/0 S3_BUCKET_NAME=downloads WATCH_NAMESPACES=default make operator"
+    )

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from downloadjobs_core.job import Job
 from downloadjobs_core.states import FINISHED, JobState
-from downloadjobs_operator.announcements import Announcement, announcements, event_body
+from downloadjobs_operator.announcements import Announcement, announcements, event_body, held_up
+from downloadjobs_operator.downloadjob import moment_of
+from downloadjobs_operator.reconciling import UNREACHED
 from downloadjobs_operator.status import Surroundings, Verdict, status_of, status_of_verdict
 from support_operator import NOW, SECOND, dj, jobs
 
@@ -129,6 +131,22 @@ def test_a_full_queue_is_told_once() -> None:
     assert reasons(QUOTA, QUOTA, (JobState.QUEUED, {})) == ["QuotaExceeded", "Queued"]
 
 
+def test_a_queue_that_is_away_is_told_once() -> None:
+    """That the queue cannot be reached is told when it begins, as a warning; then that it was queued."""
+    found = told(UNREACHED, UNREACHED, (JobState.QUEUED, {}))
+    assert [(one.reason, one.warning) for one in found] == [("QueueUnavailable", True), ("Queued", False)]
+    assert "tried again by itself" in found[0].message
+
+
+def test_a_deletion_that_waits() -> None:
+    """What cannot go because of the queue is told that it goes by itself, and when at the latest."""
+    one = held_up(dj(deletionTimestamp=moment_of(NOW)), give_up_seconds=600)
+    assert (one.reason, one.warning) == ("QueueUnavailable", True)
+    assert f"at the latest at {moment_of(NOW + 600)}" in one.message
+    another = held_up(dj(deletionTimestamp=moment_of(NOW + 1)), give_up_seconds=600)
+    assert one.occasion != another.occasion
+
+
 def test_a_dead_letter_that_is_tried_again() -> None:
     """A second end after a first one has an Event of its own: its time tells them apart."""
     first = (JobState.FAILED, {"attempt": 3})
@@ -160,6 +178,7 @@ def test_any_two_statuses_can_be_told(job: Job, next_job: Job) -> None:
         "Started",
         "Retrying",
         "QuotaExceeded",
+        "QueueUnavailable",
         "Failed",
         "Cancelled",
         "Completed",
@@ -176,6 +195,8 @@ def test_an_event_is_about_its_object() -> None:
     assert (event["involvedObject"]["kind"], event["involvedObject"]["name"]) == ("DownloadJob", "one")
     assert event["involvedObject"]["uid"] == "uid-of-one"
     assert event["eventTime"] == "2027-01-15T08:00:00.000000Z"
+    assert event["firstTimestamp"] == event["lastTimestamp"] == "2027-01-15T08:00:00Z"
+    assert event["count"] == 1
     assert event["type"] == "Normal"
 
 

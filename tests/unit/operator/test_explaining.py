@@ -17,7 +17,7 @@ from support_operator import NOW, SECOND
 
 def a(state: JobState, **given: Any) -> Job:  # noqa: ANN401 - a record's fields
     """A record in this state."""
-    return Job(job_id="j", user="u", state=state, files_total=4, max_attempts=3, **given)
+    return Job(**{"job_id": "j", "user": "u", "state": state, "files_total": 4, "max_attempts": 3, **given})
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,10 @@ def test_a_reason_is_the_code(code: str, reason: str) -> None:
         (a(JobState.QUEUED, suspended=True), Place("parked"), "spec.suspend; set it to false"),
         (a(JobState.PROCESSING, attempt=2), None, "Attempt 2 of 3 is under way."),
         (a(JobState.PROCESSING, suspended=True), None, "It is held if it comes back"),
-        (a(JobState.COMPLETED), None, "All 4 files"),
-        (a(JobState.COMPLETED_WITH_ERRORS, files_failed=1), None, "1 of 4 files are not in the result"),
+        (a(JobState.COMPLETED), None, "All 4 files are"),
+        (a(JobState.COMPLETED, files_total=1), None, "The file is in the result."),
+        (a(JobState.COMPLETED_WITH_ERRORS, files_failed=2), None, "2 of 4 files are not in the result"),
+        (a(JobState.COMPLETED_WITH_ERRORS, files_failed=1), None, "1 of 4 files is not in the result"),
         (a(JobState.EXPIRED), None, "removed after its time"),
         (a(JobState.FAILED, error_message="No disk."), None, "No disk."),
         (a(JobState.CANCELLED, error_message="Somebody did."), None, "Somebody did."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -82,7 +83,25 @@ def test_the_namespace_of_mirrors_is_served(monkeypatch: pytest.MonkeyPatch) -> 
     settings = read(monkeypatch, **values)
     assert settings.mirror_api_jobs is MirrorMode.ACTIVE
     assert (settings.mirrors_in, settings.served) == ("shown", ("a", "shown"))
-    assert read(monkeypatch, **(values | {"WATCH_NAMESPACES": "a,shown"})).served == ("a", "shown")
+    assert read(monkeypatch, **(values | {"WATCH_NAMESPACES": "*"})).served == ()
+
+
+def test_the_namespace_of_mirrors_is_for_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is named to be served as well is refused, unless nothing is mirrored there."""
+    values = {"WATCH_NAMESPACES": "a,shown", "MIRROR_NAMESPACE": "shown"}
+    (fault,) = refusals(monkeypatch, MIRROR_API_JOBS="active", **values)
+    assert fault.startswith("MIRROR_NAMESPACE:")
+    assert "'shown' is in WATCH_NAMESPACES as well" in fault
+    assert read(monkeypatch, MIRROR_API_JOBS="none", **values).served == ("a", "shown")
+
+
+def test_two_operators_of_one_host_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process has an identity of its own, which stays; but a pod's name is what it is called."""
+    one, another = read(monkeypatch), read(monkeypatch)
+    assert one.identity == one.identity
+    assert one.identity != another.identity
+    assert one.identity.startswith(f"{socket.gethostname()}_")
+    assert read(monkeypatch, POD_NAME="operator-0").identity == "operator-0"
 
 
 def test_a_place_alone_makes_no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:

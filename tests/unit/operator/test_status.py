@@ -361,13 +361,13 @@ def test_a_refusal_is_told() -> None:
 
 
 def test_a_full_queue_is_told() -> None:
-    """An object that waits to become a job is neither queued nor at its end, and has no phase."""
+    """An object that waits to become a job is neither queued nor at its end: it is pending."""
     verdict = Verdict(final=False, reason="QuotaExceeded", message="Later.")
     status = status_of_verdict(dj(), verdict, {}, now=NOW)
     assert reason_of(status, Type.QUEUED) == "QuotaExceeded"
     assert not is_true(status, Type.QUEUED)
     assert not is_finished(status)
-    assert "phase" not in status
+    assert status["phase"] == "Pending"
 
 
 def test_a_status_is_read_by_its_conditions() -> None:

@@ -1,0 +1,90 @@
+"""The Lease: why it cannot be had is told once, with names. The API server is a list of answers here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.client.models.v1_lease import V1Lease
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from structlog.testing import capture_logs
+
+from downloadjobs_operator.leadership import _Lock
+
+MOMENT = "2026-11-24 09:00:00.000000"
+RECORD = LeaderElectionRecord("me", "15", MOMENT, MOMENT)
+
+
+class Leases:
+    """Answers every request with the next of a list; None is no fault."""
+
+    def __init__(self, *faults: Exception | None) -> None:
+        self._faults: Iterator[Exception | None] = iter(faults)
+
+    async def _answer(self, *_: object) -> V1Lease:
+        fault = next(self._faults)
+        if fault is not None:
+            raise fault
+        return V1Lease()
+
+    read_namespaced_lease = create_namespaced_lease = replace_namespaced_lease = _answer
+
+
+def refused(status: int) -> ApiException:
+    """An answer of the API server."""
+    return ApiException(status=status, reason="Because")
+
+
+def told(verbs: str, *faults: Exception | None) -> list[str]:
+    """The errors that are logged while a lock's methods are called in this order."""
+
+    async def main() -> list[str]:
+        async with ApiClient(Configuration()) as api:
+            lock = _Lock("one-lease", "its-place", "me", api, patience=5)
+            lock.api_instance = cast("Any", Leases(*faults))
+            lock.lease_reference = V1Lease()
+            with capture_logs() as logs:
+                for verb in verbs.split():
+                    if verb == "get":
+                        await lock.get(lock.name, lock.namespace)
+                    else:
+                        await getattr(lock, verb)(lock.name, lock.namespace, RECORD)
+            assert all((one["lease"], one["namespace"]) == ("one-lease", "its-place") for one in logs)
+            return [one["error"] for one in logs]
+
+    return asyncio.run(main())
+
+
+def test_a_missing_namespace() -> None:
+    """A Lease that is not there is no fault; that it cannot be created says which namespace is missing."""
+    missing = refused(404)
+    assert told("get create get create", missing, missing, missing, missing) == [
+        "There is no namespace its-place. Create it, or correct OPERATOR_NAMESPACE."
+    ]
+
+
+@pytest.mark.parametrize("verb", ["get", "create", "update"])
+def test_a_missing_right(verb: str) -> None:
+    """What the operator may not do is told with all rights that it needs, and where, once."""
+    (error,) = told(f"{verb} {verb}", refused(403), refused(403))
+    assert f"may not {verb} this Lease" in error
+    assert "In the namespace its-place it needs the right to create leases (coordination.k8s.io)" in error
+    assert "get and update this one" in error
+
+
+def test_an_api_server_that_is_away() -> None:
+    """A broken connection is told once for as long as it lasts, and again when it comes back later."""
+    broken = aiohttp.ClientConnectionError("reset")
+    assert len(told("update update", broken, broken)) == 1
+    assert len(told("update update update", broken, None, broken)) == 2
+
+
+def test_another_was_quicker() -> None:
+    """That another operator took the Lease at the same moment, or that it was deleted, is no fault."""
+    assert told("update create update", refused(409), refused(409), refused(404)) == []
