@@ -46,7 +46,7 @@ def told(verbs: str, *faults: Exception | None) -> list[str]:
 
     async def main() -> list[str]:
         async with ApiClient(Configuration()) as api:
-            lock = _Lock("one-lease", "its-place", "me", api, patience=5)
+            lock = _Lock("one-lease", "its-place", "me", api, patience=5, renewed=lambda _: None)
             lock.api_instance = cast("Any", Leases(*faults))
             lock.lease_reference = V1Lease()
             with capture_logs() as logs:
