@@ -46,7 +46,7 @@ class Services:
     seen: Callable[[Tracked], None]
     """Called with each object that the watch shows."""
     listed: Callable[[Tracked], None]
-    """Called with each object that was there before the watch began: events of its job may have been missed."""
+    """Called with each object that was there before the watch began: events of its job may be missed."""
     gone: Callable[[Tracked], None]
     """Called with each object that the watch shows the end of."""
 

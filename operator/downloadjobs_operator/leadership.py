@@ -49,7 +49,7 @@ class LeadershipLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A moment by two clocks: one goes on while the process is stopped, the other while the machine sleeps."""
+    """A moment by two clocks: one is never set back, the other goes on while the machine sleeps."""
 
     monotonic: float
     wall: float

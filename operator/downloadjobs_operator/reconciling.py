@@ -62,7 +62,7 @@ def due(dj: DownloadJob, job: Job | None) -> Action:
 
 
 class Reconciler:
-    """Does what is due. Methods raise `QueueUnavailableError` and `KubernetesError`, of it `ObjectGoneError`."""
+    """Does what is due. Methods raise `QueueUnavailableError`, `KubernetesError` and `ObjectGoneError`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A queue of keys whose objects are to be looked at, as controllers have it: what was asked for twice is done once.
+"""A queue of keys whose objects are to be looked at: what was asked for twice is done once.
 
 A key that is added while it is under way has another turn afterwards, so that nothing is
 missed and no key is worked at by two at a time. One that fails comes back by itself, later and later.
@@ -13,7 +13,7 @@ from typing import Final
 from downloadjobs_core import logs
 
 FIRST_BACKOFF_SECONDS: Final = 0.5
-"""After the first failure of a key: an outage of a moment is over by then. It doubles with each further one."""
+"""After the first failure of a key: an outage of a moment is over by then. Each further one doubles it."""
 
 LONGEST_BACKOFF_SECONDS: Final = 30.0
 """What has failed for long is back this soon after its cause is gone."""

@@ -57,7 +57,7 @@ class Site:
         self.operator._controller.gone(self.operator.tracking.see(body))
 
     async def changed(self, name: str = "one", namespace: str = "team") -> Tracked:
-        """The watch shows an object, which has its turn. Without running services, a failure of it is raised."""
+        """The watch shows an object, which has its turn. Without running services, its failure is raised."""
         tracked = self.watch(name, namespace)
         await self.turn(tracked)
         return tracked

@@ -289,7 +289,7 @@ def test_a_claim_on_a_mirror_that_is_only_just_seen(valkey: ValkeyServer) -> Non
 
 
 def test_a_claim_is_not_taken_over(valkey: ValkeyServer) -> None:
-    """Who copies another's digest to an object of their own takes nothing away, in whatever order it is seen."""
+    """Who copies another's digest to their own object takes nothing away, in whatever order it is seen."""
 
     async def test(site: Site) -> None:
         for name in ("copied", "one", "late"):

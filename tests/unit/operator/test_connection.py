@@ -53,7 +53,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refused_namespace_is_a_broken_connection(status: int) -> None:
-    """For kopf a refused watch is one that broke, which it begins anew; it would end itself for the refusal."""
+    """For kopf a refused watch is one that broke, which it begins anew; a refusal would end it."""
     clock = WatchClock()
     with pytest.raises(NamespaceRefusedError) as caught:
         ask(_BearRefusals(clock), status)
@@ -62,7 +62,7 @@ def test_a_refused_namespace_is_a_broken_connection(status: int) -> None:
 
 
 def test_a_refusal_is_told_once() -> None:
-    """However often it is tried, the log has one line for a namespace, and another when it is served again."""
+    """However often it is tried, the log has one line for a namespace, and one when it is served again."""
     clock = WatchClock()
     bearing = _BearRefusals(clock)
     with capture_logs() as logs:

@@ -17,7 +17,7 @@ from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.tracking import Tracked, Tracking
 from support_operator import NOW, InMemoryDownloadJobs, body
 
-GOING = {"deletionTimestamp": moment_of(NOW)}
+GOING: dict[str, Any] = {"deletionTimestamp": moment_of(NOW)}
 
 
 def tracked(*, gone: bool = False, withdrawn: bool = False, followed: int = 0, **found: Any) -> Tracked:  # noqa: ANN401 - whatever `body` takes

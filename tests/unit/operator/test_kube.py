@@ -113,7 +113,7 @@ def test_a_deletion_is_of_this_very_object() -> None:
 
 
 def test_a_deletion_of_what_was_changed_is_none() -> None:
-    """Where the object was changed meanwhile, or another has its name, nothing is deleted, and that is told."""
+    """Where the object was changed meanwhile, or another has its name, nothing is deleted."""
     cluster, _ = answering(409, {"message": "the ResourceVersion in the precondition does not match"})
     with pytest.raises(AlreadyExistsError):
         asyncio.run(cluster.delete(dj()))
@@ -128,7 +128,7 @@ def test_a_deletion_of_what_was_changed_is_none() -> None:
     ids=["none", "others"],
 )
 def test_a_finalizer_is_added_to_those_that_were_seen(seen: list[str], added: dict[str, Any]) -> None:
-    """The patch tests the uid and the finalizers, and changes nothing else; the answer is the whole object."""
+    """The patch tests the uid and the finalizers, and changes nothing else; the whole object is answered."""
     cluster, api = answering(200, body())
     assert asyncio.run(cluster.add_finalizer(dj(finalizers=seen), FINALIZER)) == body()
     ((method, path, headers, sent),) = api.sent

@@ -112,7 +112,7 @@ def test_a_lease_that_may_have_run_out(
 
 
 def test_only_a_success_is_a_renewal() -> None:
-    """Of the times that the Lease was asked for, those count that the API server took, from their beginning."""
+    """A renewal counts if the API server took it, and from when it was begun."""
     renewals: list[Moment] = []
 
     async def main() -> None:

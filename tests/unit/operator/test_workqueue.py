@@ -1,4 +1,4 @@
-"""Turns of keys: one at a time for each, again when asked for meanwhile, and later and later after failures."""
+"""Turns of keys: one at a time for each, again when asked for meanwhile, later and later after failures."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_only_so_many_turns_are_under_way() -> None:
 
 @pytest.mark.parametrize("fault", [RetryError("known"), ValueError("unknown")], ids=repr)
 def test_what_fails_comes_back(fault: Exception) -> None:
-    """A key whose turn fails has another by itself, and the others have theirs; a success is the end of it."""
+    """A key whose turn fails has another by itself, until one succeeds, and the others have theirs."""
 
     async def test() -> None:
         turns: list[str] = []
