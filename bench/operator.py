@@ -203,7 +203,8 @@ async def measure(cluster: Cluster, arguments: argparse.Namespace, folder: Path)
             figures["peak_memory_mib"] = round(peak_mib(operator.pid), 1)
         finally:
             watching.cancel()
-            cluster.kubectl("delete", PLURAL, "--all", "--namespace", namespace, "--wait=false")
+            # On a busy machine kubectl takes minutes for thousands of objects.
+            cluster.kubectl("delete", PLURAL, "--all", "--namespace", namespace, "--wait=false", timeout=300)
             await until(lambda: not names_left(cluster, namespace), 120)
             operator.kill()
             await api.close()  # type: ignore[no-untyped-call]

@@ -191,7 +191,7 @@ class Downloads:
         Raises:
             ClaimUnknownError, JobNotFoundError, ResultNotReadyError, NoResultError, ResultExpiredError
         """
-        if await self._claims.job_of(nonce) != job_id:
+        if not await self._claims.holds(job_id, nonce):
             raise ClaimUnknownError
         job = await self._jobs.get(job_id)
         if job is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from downloadjobs_core.leases import translated_errors
 from downloadjobs_core.scripts import ROOT
@@ -41,9 +41,10 @@ def valid_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
-def _key(digest: str) -> str:
-    # By digest, not by job: several people may claim one job at the same time.
-    return f"{ROOT}:claim:{digest}"
+def _key(job_id: str, digest: str) -> str:
+    # By both: several people may claim one job at the same time, and who copies a digest that they can read
+    # to an object of their own must not take the claim from whoever made it.
+    return f"{ROOT}:claim:{digest}:{job_id}"
 
 
 class ClaimStore:
@@ -60,9 +61,9 @@ class ClaimStore:
             nonce_sha256: a `valid_digest`.
         """
         with translated_errors():
-            await self._redis.set(_key(nonce_sha256), job_id, ex=CLAIM_SECONDS)
+            await self._redis.set(_key(job_id, nonce_sha256), "1", ex=CLAIM_SECONDS)
 
-    async def job_of(self, nonce: str) -> str | None:
-        """The job that a nonce stands for, or None if it was never taken in, or its time is over."""
+    async def holds(self, job_id: str, nonce: str) -> bool:
+        """Whether a claim on the job by this nonce was taken in, and its time is not over."""
         with translated_errors():
-            return cast("str | None", await self._redis.get(_key(digest_of(nonce))))
+            return bool(await self._redis.exists(_key(job_id, digest_of(nonce))))

@@ -39,6 +39,17 @@ class EventStream:
             newest = cast("list[tuple[str, Any]]", await self._redis.xrevrange(f"{ROOT}:events", count=1))
         return newest[0][0] if newest else BEGINNING
 
+    async def trimmed_past(self, position: str) -> bool:
+        """Whether entries after a position may have been trimmed away: the entry there is gone.
+
+        Asked after `read` gave some, so that the stream is not empty.
+        """
+        if position == BEGINNING:
+            return False
+        with translated_errors():
+            oldest = cast("list[tuple[str, Any]]", await self._redis.xrange(f"{ROOT}:events", count=1))
+        return bool(oldest) and _order(oldest[0][0]) > _order(position)
+
     async def read(self, after: str, *, wait_ms: int, limit: int) -> list[JobEvent]:
         """Entries after the one with this id; waits for the first for `wait_ms` at most."""
         with translated_errors():
@@ -53,6 +64,11 @@ class EventStream:
             )
             for entry, fields in entries
         ]
+
+
+def _order(entry: str) -> tuple[int, int]:
+    time_ms, number = entry.split("-")
+    return int(time_ms), int(number)
 
 
 def _entries(reply: Any) -> Any:  # noqa: ANN401 - its shape depends on the protocol's version

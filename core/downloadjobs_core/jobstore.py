@@ -103,6 +103,12 @@ class JobStore:
         with translated_errors():
             await self._redis.ping()
 
+    async def now(self) -> float:
+        """The time by Redis' clock, in seconds since 1970."""
+        with translated_errors():
+            seconds, micros = await self._redis.time()
+        return seconds + micros / SECOND_US
+
     async def check_writable(self) -> None:
         """Prove that Redis takes writes: it may be full, or a replica."""
         with translated_errors():

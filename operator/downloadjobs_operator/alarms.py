@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, Final
 
 from downloadjobs_core import logs
 from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_operator.clocks import QueueClock
 from downloadjobs_operator.conditions import Type, is_true
 from downloadjobs_operator.downloadjob import DownloadJob, seconds_of
 from downloadjobs_operator.kube import DownloadJobs
-from downloadjobs_operator.kube_client import KubernetesError, ObjectGoneError
+from downloadjobs_operator.kube_client import AlreadyExistsError, KubernetesError, ObjectGoneError
 from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.status import is_finished
 from downloadjobs_operator.tracking import Tracked, Tracking
+from downloadjobs_operator.workqueue import WorkQueue
 
 RETRY_SECONDS: Final = 5.0
 """When what could not be done is tried again."""
@@ -30,7 +31,11 @@ RETRY_SECONDS: Final = 5.0
 SMALL_HEAP: Final = 1_000
 """Entries that are not worth tidying up."""
 
-LONGEST_SLEEP: Final = 3600.0
+LONGEST_SLEEP: Final = 60.0
+"""The clocks may be set meanwhile."""
+
+AT_ONCE: Final = 4
+"""Alarms that ring at the same time: after an outage there may be thousands."""
 
 log = logs.logger(__name__)
 
@@ -60,15 +65,40 @@ def next_alarm(dj: DownloadJob, status: Mapping[str, Any]) -> tuple[float, Alarm
 
 
 class Alarms:
-    """Rings when something is due. `set` may be called as often as an object changes."""
+    """Rings when something is due. `set` may be called as often as an object changes.
 
-    def __init__(self, tracking: Tracking, cluster: DownloadJobs, reconciler: Reconciler) -> None:
+    What is known of an object only says when to look. An alarm acts on the object as the API server has it
+    then, and by Redis' clock: what is known may be old, after a pause of the process above all.
+
+    Args:
+        tracking: the objects.
+        cluster: where they are.
+        reconciler: cancels jobs.
+        clock: by which jobs begin and end.
+        may: whether this process may act, now.
+        gone: called with each object that turns out to be gone.
+    """
+
+    def __init__(
+        self,
+        tracking: Tracking,
+        cluster: DownloadJobs,
+        reconciler: Reconciler,
+        clock: QueueClock,
+        *,
+        may: Callable[[], bool],
+        gone: Callable[[Tracked], None],
+    ) -> None:
         self._tracking = tracking
         self._cluster = cluster
         self._reconciler = reconciler
+        self._clock = clock
+        self._may = may
+        self._gone = gone
         self._heap: list[tuple[float, str]] = []
         self._at: dict[str, float] = {}
         self._changed = asyncio.Event()
+        self._due = WorkQueue(self._ring, at_once=AT_ONCE, may=may)
 
     def set(self, tracked: Tracked) -> None:
         """Note when an object's next alarm is due."""
@@ -97,8 +127,13 @@ class Alarms:
 
     async def run(self) -> None:
         """Ring, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._due.run(), name="what is due")
+            group.create_task(self._wait(), name="alarms")
+
+    async def _wait(self) -> None:
         while True:
-            wait = self._heap[0][0] - time.time() if self._heap else LONGEST_SLEEP
+            wait = self._heap[0][0] - self._clock.now() if self._heap else LONGEST_SLEEP
             if wait > 0:
                 self._changed.clear()
                 with suppress(TimeoutError):
@@ -108,28 +143,39 @@ class Alarms:
             at, uid = heapq.heappop(self._heap)
             if self._at.get(uid) == at:
                 del self._at[uid]
-                await self._ring(uid)
+                self._due.add(uid)
 
     async def _ring(self, uid: str) -> None:
         tracked = self._tracking.get(uid)
-        alarm = next_alarm(tracked.dj, tracked.status) if tracked is not None else None
-        if tracked is None or alarm is None:
+        if tracked is None or tracked.going:
             return
-        if alarm[0] > time.time():
-            self.set(tracked)
-            return
-        tracked.rang_at = time.time()
+        tracked.rang_at = self._clock.now()
         try:
-            if alarm[1] is Alarm.DEADLINE:
-                await self._reconciler.expire(tracked)
-            else:
-                await self._cluster.delete(tracked.dj)
-                log.info("deleted after its time", namespace=tracked.dj.namespace, name=tracked.dj.name)
+            await self._act(tracked)
         except ObjectGoneError:
-            self._tracking.forget(uid)
+            self._gone(tracked)
             return
+        except AlreadyExistsError:
+            log.debug("an object was changed as its alarm rang; it is looked at again", name=tracked.dj.name)
         except (DownloadJobsError, KubernetesError) as error:
             log.warning("an alarm could not be carried out; it is tried again", error=str(error))
         except Exception:
             log.exception("an alarm could not be carried out", name=tracked.dj.name)
         self.set(tracked)
+
+    async def _act(self, tracked: Tracked) -> None:
+        """Do what is due about an object as it is now, which may be nothing."""
+        found = await self._cluster.get(tracked.dj.namespace, tracked.dj.name)
+        dj = DownloadJob.from_body(found)
+        if dj.uid != tracked.dj.uid:
+            raise ObjectGoneError(dj.name)
+        self._tracking.see(found)
+        alarm = next_alarm(dj, found.get("status") or {})
+        now = await self._clock.measure()
+        if alarm is None or alarm[0] > now or not self._may():
+            return
+        if alarm[1] is Alarm.DEADLINE:
+            await self._reconciler.expire(tracked)
+        else:
+            await self._cluster.delete(dj)
+            log.info("deleted after its time", namespace=dj.namespace, name=dj.name)

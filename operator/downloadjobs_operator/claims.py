@@ -7,7 +7,7 @@ annotation goes away again: otherwise an operator that is restarted would renew 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from downloadjobs_core import logs
@@ -35,11 +35,20 @@ log = logs.logger(__name__)
 class Claims:
     """One task takes claims in, in the order they were seen."""
 
-    def __init__(self, store: ClaimStore, cluster: DownloadJobs, tracking: Tracking, tell: Tell) -> None:
+    def __init__(
+        self,
+        store: ClaimStore,
+        cluster: DownloadJobs,
+        tracking: Tracking,
+        *,
+        tell: Tell,
+        identify: Callable[[Tracked], Awaitable[object]],
+    ) -> None:
         self._tell = tell
         self._store = store
         self._cluster = cluster
         self._tracking = tracking
+        self._identify = identify
         self._seen: asyncio.Queue[str] = asyncio.Queue()
 
     def see(self, tracked: Tracked) -> None:
@@ -65,6 +74,9 @@ class Claims:
 
     async def _take_in(self, tracked: Tracked) -> None:
         claim = tracked.dj.claim
+        if not tracked.job_id:  # a mirror, perhaps, that this process has only just seen
+            async with tracked.lock:
+                await self._identify(tracked)
         if not valid_digest(claim):
             log.warning("a claim is no digest", namespace=tracked.dj.namespace, name=tracked.dj.name)
             self._tell(tracked, Announcement("ClaimRefused", NO_DIGEST, warning=True, occasion=claim))

@@ -6,6 +6,7 @@ renews it; elsewhere the current context of the kubeconfig.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -23,7 +24,19 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.config_exception import ConfigException
 
+from downloadjobs_core import logs
+
 USER_AGENT: Final = "downloadjobs-operator"
+
+EVERYWHERE: Final = "all namespaces"
+
+REFUSALS: Final = frozenset({403, 404})
+"""Forbidden; and not found, where the definition is gone."""
+
+LONGEST_REFUSAL_SECONDS: Final = 20.0
+"""Between two tries of a namespace that is refused: shorter than a request of kopf's may take."""
+
+log = logs.logger(__name__)
 
 
 class NoClusterError(Exception):
@@ -43,6 +56,8 @@ class WatchClock:
     open: int = 0
     last_event_at: float = field(default=0.0)
     """Seconds since 1970, for people and metrics."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """The namespaces that cannot be watched now, and what the API server says to that."""
 
     def hear(self) -> None:
         """Note that something came."""
@@ -98,7 +113,7 @@ def kopf_session(configuration: Configuration, clock: WatchClock) -> kopf.Aiohtt
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=_tls(configuration)),
         headers={"User-Agent": USER_AGENT},
-        middlewares=(_Authorize(configuration), _HearWatch(clock)),
+        middlewares=(_Authorize(configuration), _BearRefusals(clock), _HearWatch(clock)),
         proxy=configuration.proxy,
     )
     return kopf.AiohttpSession(aiohttp_session=session, server=configuration.host)
@@ -126,6 +141,54 @@ class _Authorize:
         if token is not None and token["value"]:
             request.headers["Authorization"] = token["value"]
         return await handler(request)
+
+
+class NamespaceRefusedError(aiohttp.ClientPayloadError):
+    """A namespace cannot be watched now. For kopf a broken connection, after which it begins anew."""
+
+
+class _BearRefusals:
+    """Lets a namespace that is gone, or in which the operator has no rights, be tried again, slowly.
+
+    kopf would end itself, and with that the work in all other namespaces.
+    """
+
+    def __init__(self, clock: WatchClock) -> None:
+        self._refused = clock.refused
+        self._tries: dict[str, int] = {}
+
+    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        response = await handler(request)
+        path = request.url.path
+        if request.method != "GET" or not path.endswith("/downloadjobs"):
+            return response
+        *_, place = path.removesuffix("/downloadjobs").partition("/namespaces/")
+        namespace = place or EVERYWHERE
+        if response.status not in REFUSALS:
+            if self._refused.pop(namespace, None) is not None:
+                log.info("the namespace is served again", namespace=namespace)
+            self._tries.pop(namespace, None)
+            return response
+        tries = self._tries[namespace] = self._tries.get(namespace, 0) + 1
+        problem = await _reason(response)
+        if namespace not in self._refused:
+            log.warning(
+                "a namespace cannot be served: it is not there, or the operator has no rights in it. The"
+                " others are served, and it is tried again",
+                namespace=namespace,
+                error=problem,
+            )
+        self._refused[namespace] = problem
+        await asyncio.sleep(min(2.0**tries, LONGEST_REFUSAL_SECONDS))
+        raise NamespaceRefusedError(problem)
+
+
+async def _reason(response: ClientResponse) -> str:
+    """What the API server's Status says."""
+    try:
+        return str((await response.json(content_type=None)).get("message", response.status))
+    except (ValueError, AttributeError, aiohttp.ClientError):
+        return str(response.status)
 
 
 class _HearWatch:

@@ -27,6 +27,7 @@ MIRROR: Final = f"{GROUP}/mirror-sha256"
 """The annotation by which the operator knows its own mirrors (see `mirrors.py`)."""
 
 FINALIZER: Final = f"{GROUP}/job"
+_ONLY_OURS: Final = (FINALIZER,)
 
 LONGEST_QUOTE: Final = 50
 """Characters of a wrong value that a message quotes."""
@@ -59,6 +60,7 @@ class DownloadJob:
     """The resourceVersion: opaque, compared for equality alone."""
     deleted_at: float | None = None
     """When somebody deleted it; the operator's finalizer keeps it until its job is dealt with."""
+    finalizers: tuple[str, ...] = ()
     claim: str = ""
     mirror: str = ""
     user_id: str = ""
@@ -89,6 +91,7 @@ class DownloadJob:
             generation=_number(metadata.get("generation")) or 1,
             version=str(metadata.get("resourceVersion", "")),
             deleted_at=seconds_of(metadata.get("deletionTimestamp")),
+            finalizers=_finalizers(metadata.get("finalizers")),
             claim=_text(annotations.get(CLAIM)),
             mirror=_text(annotations.get(MIRROR)),
             user_id=_text(spec.get("userId")),
@@ -143,6 +146,11 @@ def moment_of(seconds: float) -> str:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _finalizers(value: object) -> tuple[str, ...]:
+    found = tuple(one for one in value if isinstance(one, str)) if isinstance(value, list | tuple) else ()
+    return _ONLY_OURS if found == _ONLY_OURS else found  # thousands of objects have the same
 
 
 def _text(value: object) -> str:

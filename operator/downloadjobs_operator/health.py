@@ -70,6 +70,7 @@ class Health:
             "watching": self.clock.open > 0,
             "queueSilentSeconds": None if silent is None else round(silent, 1),
             "downloadJobs": self.objects(),
+            "refused": dict(self.clock.refused),
         }
         good = not self.leading or self.clock.open > 0
         return good, {"status": "ok" if good else "starting"} | found

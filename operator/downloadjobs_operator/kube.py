@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from downloadjobs_operator.downloadjob import GROUP, PLURAL, VERSION, DownloadJob
 from downloadjobs_operator.kube_client import (
     JSON_PATCH,
-    AlreadyExistsError,
+    METADATA_LIST,
+    WHOLE,
     InvalidError,
     KubernetesClient,
     ObjectGoneError,
 )
+
+FINALIZERS: Final = "/metadata/finalizers"
+
+PAGE: Final = 500
+"""Objects listed in one request."""
 
 
 class DownloadJobs(Protocol):
@@ -31,11 +37,25 @@ class DownloadJobs(Protocol):
     async def remove_annotation(self, dj: DownloadJob, name: str, value: str) -> None:
         """Remove an annotation, if it still has this value. Raises `ObjectGoneError`."""
 
+    async def add_finalizer(self, dj: DownloadJob, name: str) -> dict[str, Any]:
+        """Add a finalizer to those it was seen with; the whole object.
+
+        Raises:
+            ObjectGoneError
+            InvalidError: it has others by now, is going, or another stands under its name.
+        """
+
+    async def remove_finalizer(self, dj: DownloadJob, name: str) -> None:
+        """Remove a finalizer from those it was seen with. Raises the same."""
+
     async def create(self, body: Mapping[str, Any]) -> str:
         """Create an object in its namespace; its uid. Raises `AlreadyExistsError`."""
 
     async def delete(self, dj: DownloadJob) -> None:
-        """Delete it, and no other of its name. Raises `ObjectGoneError`."""
+        """Delete it as it was seen. Raises `ObjectGoneError`, and `AlreadyExistsError` if it was changed."""
+
+    async def uids(self, namespace: str) -> set[str]:
+        """The uids of all that are there now."""
 
     async def announce(self, event: Mapping[str, Any]) -> None:
         """Create an Event; one that is there already is left as it is."""
@@ -76,22 +96,57 @@ class KubernetesDownloadJobs(KubernetesClient):
         with suppress(InvalidError):  # another value was written meanwhile, which the watch will show
             await self.request("PATCH", _path(dj.namespace, dj.name), patch, JSON_PATCH)
 
+    async def add_finalizer(self, dj: DownloadJob, name: str) -> dict[str, Any]:
+        """Add a finalizer to those it was seen with; the whole object."""
+        # A request of its own, without anything else: one that also wrote an annotation would be refused for
+        # an object whose annotations are as large as they may be.
+        adding: dict[str, Any] = (
+            {"op": "add", "path": f"{FINALIZERS}/-", "value": name}
+            if dj.finalizers
+            else {"op": "add", "path": FINALIZERS, "value": [name]}
+        )
+        patch = [*_as_seen(dj), adding]
+        return await self.request("PATCH", _path(dj.namespace, dj.name), patch, JSON_PATCH, accept=WHOLE)
+
+    async def remove_finalizer(self, dj: DownloadJob, name: str) -> None:
+        """Remove a finalizer from those it was seen with."""
+        removing = {"op": "remove", "path": f"{FINALIZERS}/{dj.finalizers.index(name)}"}
+        await self.request("PATCH", _path(dj.namespace, dj.name), [*_as_seen(dj), removing], JSON_PATCH)
+
     async def create(self, body: Mapping[str, Any]) -> str:
         """Create an object in its namespace; its uid. Raises `AlreadyExistsError`."""
         answer = await self.request("POST", _path(body["metadata"]["namespace"]), body)
         return str(answer["metadata"]["uid"])
 
     async def delete(self, dj: DownloadJob) -> None:
-        """Delete it, and no other of its name. Raises `ObjectGoneError`."""
-        body = {"preconditions": {"uid": dj.uid}, "propagationPolicy": "Background"}
-        try:
-            await self.request("DELETE", _path(dj.namespace, dj.name), body)
-        except AlreadyExistsError as error:
-            raise ObjectGoneError(str(error)) from error
+        """Delete it as it was seen. Raises `ObjectGoneError`, and `AlreadyExistsError` if it was changed."""
+        seen = {"uid": dj.uid, "resourceVersion": dj.version}
+        body = {"preconditions": seen, "propagationPolicy": "Background"}
+        await self.request("DELETE", _path(dj.namespace, dj.name), body)
+
+    async def uids(self, namespace: str) -> set[str]:
+        """The uids of all that are there now."""
+        found: set[str] = set()
+        query = {"limit": str(PAGE)}
+        while True:
+            page = await self.request("GET", _path(namespace), query=query, accept=METADATA_LIST)
+            found.update(one["metadata"]["uid"] for one in page.get("items", []))
+            following = page.get("metadata", {}).get("continue")
+            if not following:
+                return found
+            query["continue"] = following
 
     async def serves_downloadjobs(self) -> bool:
         """Whether the CustomResourceDefinition is there and served."""
         return await self.serves(GROUP, VERSION, PLURAL)
+
+
+def _as_seen(dj: DownloadJob) -> list[dict[str, Any]]:
+    """That this very object still has the finalizers that it was seen with; without any, there is no list."""
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": dj.uid},
+        {"op": "test", "path": FINALIZERS, "value": list(dj.finalizers) or None},
+    ]
 
 
 def _path(namespace: str, name: str = "") -> str:

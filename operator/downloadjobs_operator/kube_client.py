@@ -15,6 +15,8 @@ import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
 
+from downloadjobs_operator.clocks import ServerClock
+
 REQUEST_SECONDS: Final = 15.0
 """Longer than a busy API server takes; shorter than a leader's Lease lasts would be better, but a write that
 was given up may still be done, and then is done twice."""
@@ -25,7 +27,9 @@ WATCH_SECONDS: Final = 290
 WATCH_SILENT_SECONDS: Final = 150.0
 """A bookmark comes every minute or so; when two were missed, the connection is dead."""
 
+WHOLE: Final = "application/json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 JSON_PATCH: Final = "application/json-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 
@@ -42,6 +46,10 @@ class KubernetesError(Exception):
 
 class KubernetesUnavailableError(KubernetesError):
     """The API server cannot be reached, or cannot answer now."""
+
+
+class NotServedError(KubernetesUnavailableError):
+    """The API server does not know the path: what is asked for is not defined, or not yet served."""
 
 
 class ObjectGoneError(KubernetesError):
@@ -61,6 +69,8 @@ class KubernetesClient:
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
+        self.clock = ServerClock("kubernetes")
+        """The API server's, as its last answer told it."""
 
     async def announce(self, event: Mapping[str, Any]) -> None:
         """Create an Event; one that is there already is left as it is."""
@@ -84,7 +94,7 @@ class KubernetesClient:
         """Whether a resource is defined and served. Raises `KubernetesError`."""
         try:
             found = await self.request("GET", f"/apis/{group}/{version}")
-        except ObjectGoneError:
+        except (ObjectGoneError, NotServedError):
             return False
         return any(one.get("name") == plural for one in found.get("resources", []))
 
@@ -102,19 +112,24 @@ class KubernetesClient:
         path: str,
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content_type: str = "application/json",
+        *,
         query: Mapping[str, str] | None = None,
+        accept: str = "",
     ) -> dict[str, Any]:
         """One request; the answer's JSON.
 
         Raises:
             KubernetesUnavailableError, ObjectGoneError, AlreadyExistsError, KubernetesError
         """
-        accept = "application/json" if method == "GET" else METADATA_ONLY
+        accept = accept or (WHOLE if method == "GET" else METADATA_ONLY)
         headers = {"Accept": accept, "Content-Type": content_type}
         with _translated():
             response = await self._send(method, path, headers, body, query=query, timeout=REQUEST_SECONDS)
             text = cast("bytes", await response.read())
+        self.clock.heard_date(response.getheader("Date"))
         if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's success
+            if response.status == NOT_FOUND and not _is_status(text):
+                raise NotServedError(f"the API server does not know {path}: {_message(text)}")
             raise _error(response.status, _message(text))
         try:
             answer = json.loads(text)
@@ -214,6 +229,14 @@ def _error(status: int, message: str) -> KubernetesError:
     if status == TOO_MANY_REQUESTS or status >= SERVER_ERROR:
         return KubernetesUnavailableError(f"the API server answered {status}: {message}")
     return KubernetesError(f"the API server answered {status}: {message}")
+
+
+def _is_status(text: bytes) -> bool:
+    """Whether an answer is a Status, as of what is served; else the server has plain text."""
+    try:
+        return bool(json.loads(text).get("kind") == "Status")
+    except (ValueError, AttributeError):
+        return False
 
 
 def _message(text: bytes) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import aiohttp
 from kubernetes.aio.client.api.coordination_v1_api import CoordinationV1Api
@@ -45,6 +47,24 @@ class LeadershipLostError(Exception):
     """The Lease could not be renewed in time; another operator may be at work."""
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment by two clocks: one is never set back, the other goes on while the machine sleeps."""
+
+    monotonic: float
+    wall: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """This moment."""
+        return cls(time.monotonic(), time.time())
+
+    @property
+    def ago(self) -> float:
+        """Seconds since then, by the clock that counted more."""
+        return max(time.monotonic() - self.monotonic, time.time() - self.wall)
+
+
 class _Lock(LeaseLock):
     """A Lease whose requests fail like refused ones where the API server is away, or does not answer.
 
@@ -52,11 +72,19 @@ class _Lock(LeaseLock):
     """
 
     def __init__(
-        self, name: str, namespace: str, identity: str, api_client: ApiClient, *, patience: float
+        self,
+        name: str,
+        namespace: str,
+        identity: str,
+        api_client: ApiClient,
+        *,
+        patience: float,
+        renewed: Callable[[Moment], None],
     ) -> None:
         super().__init__(name, namespace, identity, api_client)
         self._patience = patience
         self._told: dict[str, str] = {}
+        self._renewed = renewed
 
     async def get(
         self, name: str, namespace: str
@@ -76,6 +104,7 @@ class _Lock(LeaseLock):
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
         # Not the client's own: it passes `pretty=True`, which its generated half refuses (kubernetes 37.0.0).
         lease = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
+        began = Moment.now()
         try:
             async with asyncio.timeout(self._patience):
                 await self.api_instance.create_namespaced_lease(namespace, lease)
@@ -83,6 +112,7 @@ class _Lock(LeaseLock):
             self._tell("create", error)
             return False
         self._told.pop("create", None)
+        self._renewed(began)
         return True
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
@@ -91,6 +121,7 @@ class _Lock(LeaseLock):
         if lease is None:
             return False
         lease.spec = self.update_lease(updated_record, lease.spec)
+        began = Moment.now()
         try:
             async with asyncio.timeout(self._patience):
                 await self.api_instance.replace_namespaced_lease(name, namespace, lease)
@@ -98,6 +129,7 @@ class _Lock(LeaseLock):
             self._tell("update", error)
             return False
         self._told.pop("update", None)
+        self._renewed(began)
         return True
 
     def _tell(self, verb: str, error: Exception) -> None:
@@ -136,6 +168,18 @@ class Leadership:
         self._identity = identity
         self._seconds = seconds
         self.held = False
+        self._renewed: Moment | None = None
+
+    @property
+    def current(self) -> bool:
+        """Whether the Lease is held for sure: another operator cannot have it yet.
+
+        After a pause of the process or its machine `held` may be old, before the election notices.
+        """
+        return self.held and self._renewed is not None and self._renewed.ago < self._seconds
+
+    def _note_renewal(self, began: Moment) -> None:
+        self._renewed = began
 
     async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
         """Wait for the Lease, and do `work` while it is held.
@@ -165,6 +209,7 @@ class Leadership:
                     self._identity,
                     self._api,
                     patience=self._seconds * PATIENCE_SHARE,
+                    renewed=self._note_renewal,
                 ),
                 lease_duration=self._seconds,
                 renew_deadline=self._seconds * RENEW_SHARE,

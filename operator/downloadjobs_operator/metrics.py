@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import kopf
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.metrics import PREFIX, REQUEST_BUCKETS
+from downloadjobs_operator.kube_client import KubernetesError
 
 LAG_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 """Seconds from a change to what shows it: from one round trip to an outage of ten minutes."""
@@ -92,7 +93,7 @@ class OperatorMetrics:
         try:
             yield
             result = "ok"
-        except kopf.TemporaryError:
+        except (DownloadJobsError, KubernetesError):
             result = "retried"
             raise
         except Exception:

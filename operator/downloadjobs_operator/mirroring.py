@@ -22,7 +22,12 @@ from downloadjobs_core.states import JobState
 from downloadjobs_operator.announcements import QUEUE_UNAVAILABLE, Announcement, announcements, event_body
 from downloadjobs_operator.downloadjob import DownloadJob
 from downloadjobs_operator.kube import DownloadJobs
-from downloadjobs_operator.kube_client import KubernetesError, KubernetesUnavailableError, ObjectGoneError
+from downloadjobs_operator.kube_client import (
+    InvalidError,
+    KubernetesError,
+    KubernetesUnavailableError,
+    ObjectGoneError,
+)
 from downloadjobs_operator.patching import Urgency, urgency
 from downloadjobs_operator.rationing import TokenBucket
 from downloadjobs_operator.status import (
@@ -45,6 +50,9 @@ EVENTS_AT_ONCE: Final = 4
 
 AGAIN_SECONDS: Final = 1.0
 """When what could not be written is looked at again."""
+
+REFUSED_SECONDS: Final = 15.0
+"""The same for what the API server refused: the operator's rights may have been away."""
 
 PLACE_SECONDS: Final = 15.0
 """How old the place in the queue may be that a status tells."""
@@ -82,6 +90,7 @@ class StatusMirror:
         *,
         results_bucket: str | None,
         instance: str,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
@@ -89,6 +98,7 @@ class StatusMirror:
         self._bucket = bucket
         self._results_bucket = results_bucket
         self._instance = instance
+        self._now = now
         self._marked: dict[str, None] = {}
         self._awake = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -99,6 +109,8 @@ class StatusMirror:
         self.missing: Missing | None = None
         self.watching: Callable[[], bool] = lambda: True
         """Whether what is known of objects is new; statuses wait while it is not."""
+        self.gone: Callable[[Tracked], None] = lambda _: None
+        """Called with each object that turns out to be gone."""
         self.settled: Callable[[Tracked], None] = lambda _: None
         """Called with each object whose status was brought up to date, for its deadlines."""
         self.phase_written: Callable[[float], None] = lambda _: None
@@ -138,7 +150,8 @@ class StatusMirror:
             return
         for uid in uids:
             del self._marked[uid]
-        batch = [tracked for uid in uids if (tracked := self._tracking.get(uid)) is not None]
+        known = [tracked for uid in uids if (tracked := self._tracking.get(uid)) is not None]
+        batch = [tracked for tracked in known if not tracked.gone]
         if not self.watching():
             self._again(batch)
             return
@@ -165,8 +178,8 @@ class StatusMirror:
                 log.exception("a status could not be computed", name=tracked.dj.name)
 
     def _bring_up_to_date(self, tracked: Tracked, job: Job | None) -> None:
-        if tracked.verdict is not None and tracked.verdict.reason == QUEUE_UNAVAILABLE:
-            tracked.verdict = None  # it was just read
+        if job is not None and tracked.verdict is not None and tracked.verdict.reason == QUEUE_UNAVAILABLE:
+            tracked.verdict = None
         if job is None and self._submitted(tracked):
             return
         self._settle(tracked, self._status(tracked, job), changed_us=job.updated_us if job else 0)
@@ -205,7 +218,7 @@ class StatusMirror:
 
     def _status(self, tracked: Tracked, job: Job | None) -> dict[str, Any] | None:
         """The object's status as it should be, or None if there is nothing to say."""
-        now = time.time()
+        now = self._now()
         if job is not None:
             place = tracked.place if _waits(job) else None
             around = Surroundings(self._results_bucket, place, self._service_seconds)
@@ -243,7 +256,7 @@ class StatusMirror:
             try:
                 version = await self._cluster.patch_status(tracked.dj, status)
             except ObjectGoneError:
-                self._tracking.forget(tracked.dj.uid)
+                self.gone(tracked)
                 return
             except KubernetesUnavailableError as error:
                 self._note_trouble(str(error))
@@ -252,6 +265,8 @@ class StatusMirror:
             except KubernetesError as error:
                 log.warning("a status was refused", name=tracked.dj.name, error=str(error))
                 tracked.patched_at = time.monotonic()
+                if not isinstance(error, InvalidError):  # its rights may come back
+                    self._again([tracked], REFUSED_SECONDS)
                 return
         tracked.status = status
         tracked.expected_version = version
@@ -275,10 +290,10 @@ class StatusMirror:
                 level = log.debug if dj.deleted_at is not None else log.warning
                 level("an Event could not be written", name=dj.name, error=str(error))
 
-    def _again(self, batch: list[Tracked]) -> None:
+    def _again(self, batch: list[Tracked], seconds: float = AGAIN_SECONDS) -> None:
         if batch:
             uids = [one.dj.uid for one in batch]
-            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._mark_all, uids)
+            asyncio.get_running_loop().call_later(seconds, self._mark_all, uids)
 
     def _mark_all(self, uids: list[str]) -> None:
         for uid in uids:

@@ -24,6 +24,7 @@ from downloadjobs_operator.admission import OWNER_PREFIX, USER_ID
 from downloadjobs_operator.downloadjob import API_VERSION, KIND, MIRROR
 from downloadjobs_operator.kube import DownloadJobs
 from downloadjobs_operator.kube_client import AlreadyExistsError, KubernetesError, ObjectGoneError
+from downloadjobs_operator.mirroring import RECORD_LOST
 from downloadjobs_operator.settings import MirrorMode
 from downloadjobs_operator.status import Verdict
 from downloadjobs_operator.tracking import Tracked, Tracking
@@ -163,7 +164,11 @@ class Mirrors:
         if job is not None and await self._is_own(job, tracked.dj.uid, tracked.dj.mirror):
             self._tracking.adopt(tracked, job_id)
             return True
-        if not (job is None and tracked.finished):
+        if job is None and tracked.dj.mirror and tracked.status.get("jobId") == job_id:
+            # A mirror once, by what only the operator may write there. Without a record there is no job to
+            # gain control over, so no more proof is needed to say what became of it.
+            tracked.verdict = None if tracked.finished else RECORD_LOST
+        elif not (job is None and tracked.finished):
             tracked.verdict = NOT_OURS
         return False
 

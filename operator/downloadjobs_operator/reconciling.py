@@ -62,7 +62,7 @@ def due(dj: DownloadJob, job: Job | None) -> Action:
 
 
 class Reconciler:
-    """Does what is due. Methods raise `QueueUnavailableError` and `KubernetesError`."""
+    """Does what is due. Methods raise `QueueUnavailableError`, `KubernetesError` and `ObjectGoneError`."""
 
     def __init__(
         self,
@@ -72,14 +72,12 @@ class Reconciler:
         *,
         identify: Callable[[Tracked], Awaitable[object]],
         changed: Callable[[Tracked], None],
-        gone: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._rules = rules
         self._identify = identify
         self._changed = changed
-        self._gone = gone
         self._turned_away: dict[str, dict[str, None]] = {}
 
     def forget(self, tracked: Tracked) -> None:
@@ -106,7 +104,8 @@ class Reconciler:
                     await self._identify(tracked)
                 if tracked.going:
                     return
-                if tracked.job_id and not tracked.finished:
+                refused = tracked.verdict is not None and tracked.verdict.final
+                if tracked.job_id and not (tracked.finished or refused):
                     await self._do(tracked, body)
         except DownloadJobsError:
             if tracked.verdict is None and not (
@@ -156,13 +155,12 @@ class Reconciler:
         self.forget(tracked)
         try:
             whole = body if body is not None else await self._cluster.get(dj.namespace, dj.name)
-            if whole["metadata"]["uid"] != dj.uid or whole["metadata"].get("deletionTimestamp"):
-                return
+            if whole["metadata"]["uid"] != dj.uid:
+                raise ObjectGoneError(dj.name)
+            if whole["metadata"].get("deletionTimestamp"):
+                return  # as the watch will show
             job = admit(dj, file_ids_of(whole), self._rules)
             accepted = await self._jobs.submit(job)
-        except ObjectGoneError:
-            self._gone(tracked.dj.uid)  # the watch missed its end
-            return
         except RefusedError as error:
             tracked.verdict = Verdict(final=True, reason=error.reason, message=str(error))
             log.warning("refused", reason=error.reason)

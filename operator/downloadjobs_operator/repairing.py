@@ -9,21 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from typing import Final
 
-from downloadjobs_core import logs
-from downloadjobs_core.errors import DownloadJobsError, QueueUnavailableError
-from downloadjobs_operator.kube_client import KubernetesError
+from downloadjobs_operator.downloadjob import FINALIZER
 from downloadjobs_operator.mirroring import StatusMirror
-from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.tracking import Tracked, Tracking
-
-AT_ONCE: Final = 16
-"""Objects reconciled at the same time."""
-
-RETRY_SECONDS: Final = 5.0
 
 WAITING_SECONDS: Final = 30.0
 """Between two looks at waiting jobs, whose places in the queue change without any event of their own."""
@@ -34,34 +27,34 @@ WAITING_BATCH: Final = 1_000
 QUOTA_BATCH: Final = 20
 """Refused submissions tried again when a job of their namespace makes room."""
 
-log = logs.logger(__name__)
-
 
 class Repairs:
-    """Reconciles objects in the background, and decides which need it."""
+    """Decides which objects are looked at although nothing was heard of them.
+
+    Args:
+        tracking: the objects.
+        mirror: compares statuses with records.
+        look_at: gives an object a turn.
+        turned_away: the uids of those of a namespace that were refused because too many waited.
+        every_seconds: between two comparisons of everything.
+    """
 
     def __init__(
         self,
         tracking: Tracking,
-        reconciler: Reconciler,
         mirror: StatusMirror,
         *,
+        look_at: Callable[[Tracked], None],
+        turned_away: Callable[[str], list[str]],
         every_seconds: float,
     ) -> None:
         self._tracking = tracking
-        self._reconciler = reconciler
         self._mirror = mirror
+        self._look_at = look_at
+        self._turned_away = turned_away
         self._every_seconds = every_seconds
-        self._asked: asyncio.Queue[str] = asyncio.Queue()
-        self._queued: set[str] = set()
         self._now = asyncio.Event()
         self._turn: deque[str] = deque()
-
-    def ask(self, tracked: Tracked) -> None:
-        """Have an object reconciled soon."""
-        if tracked.dj.uid not in self._queued:
-            self._queued.add(tracked.dj.uid)
-            self._asked.put_nowait(tracked.dj.uid)
 
     def look_at_all(self) -> None:
         """Compare everything now: changes may have been missed."""
@@ -69,16 +62,14 @@ class Repairs:
 
     def made_room(self, namespace: str) -> None:
         """A job of a namespace began or ended, so one that was refused for its number may be let in."""
-        refused = (self._tracking.get(uid) for uid in self._reconciler.turned_away(namespace))
+        refused = (self._tracking.get(uid) for uid in self._turned_away(namespace))
         waiting = (one for one in refused if one is not None and not one.going)
         for tracked in islice(waiting, QUOTA_BATCH):
-            self.ask(tracked)
+            self._look_at(tracked)
 
     async def run(self) -> None:
         """Compare, in intervals and when asked, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(self._reconcile_asked(), name="repair")
             group.create_task(self._look_at_waiting(), name="places in the queue")
             while True:
                 with suppress(TimeoutError):
@@ -91,8 +82,8 @@ class Repairs:
         for tracked in self._tracking:
             # Finished ones as well: a dead letter may have been queued again, a result removed.
             self._mirror.mark(tracked)
-            if not tracked.finished:
-                self.ask(tracked)
+            if tracked.going or not tracked.finished or FINALIZER not in tracked.dj.finalizers:
+                self._look_at(tracked)
 
     async def _look_at_waiting(self) -> None:
         while True:
@@ -105,31 +96,3 @@ class Repairs:
                 if tracked is not None and tracked.status.get("phase") == "Queued":
                     self._mirror.mark(tracked)
                     looked += 1
-
-    async def _reconcile_asked(self) -> None:
-        # redis-py may swallow a cancellation (asyncio.wait_for of Python 3.11); it still counts.
-        while not _cancelled():
-            uid = await self._asked.get()
-            self._queued.discard(uid)
-            tracked = self._tracking.get(uid)
-            if tracked is None:
-                continue
-            try:
-                await self._reconciler.reconcile(tracked)
-            except (DownloadJobsError, KubernetesError) as error:
-                level = log.debug if isinstance(error, QueueUnavailableError) else log.warning
-                level(
-                    "an object could not be reconciled; it is tried again",
-                    name=tracked.dj.name,
-                    error=str(error),
-                )
-                await asyncio.sleep(RETRY_SECONDS)
-                self.ask(tracked)
-            except Exception:
-                log.exception("an object could not be reconciled", name=tracked.dj.name)
-
-
-def _cancelled() -> bool:
-    """Whether this task was told to end."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -175,6 +175,8 @@ def _start_time(job: Job, before: Mapping[str, Any], *, held: bool, now: float) 
     """As batch/v1 Job has it: when it was queued, or resumed; absent while it is held."""
     if held:
         return None
+    if is_finished(before) and job.state not in FINISHED:
+        return moment_of(job.updated_us / SECOND_US)  # a dead letter was queued again: it begins anew
     told = before.get("startTime")
     if isinstance(told, str):
         return told

@@ -41,6 +41,14 @@ class Tracked:
     """The resourceVersion of that patch, until the watch shows it."""
     rang_at: float = 0.0
     """When its last alarm rang, in seconds since 1970."""
+    gone: bool = False
+    """The API server has it no more."""
+    gone_at: float = 0.0
+    """When that was noticed, in seconds since 1970."""
+    withdrawn: bool = False
+    """What its job still wanted was ended, because the object goes."""
+    followed: int = 0
+    """The generation whose spec its job follows; 0 before the first time."""
     held_up: bool = False
     """It was told that its deletion waits for the queue."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -53,8 +61,8 @@ class Tracked:
 
     @property
     def going(self) -> bool:
-        """Whether somebody deleted it."""
-        return self.dj.deleted_at is not None
+        """Whether somebody deleted it, or it is gone already."""
+        return self.gone or self.dj.deleted_at is not None
 
 
 class Tracking:

@@ -11,7 +11,6 @@ import pytest
 
 from downloadjobs_cli.verifying import verify
 from downloadjobs_core.errors import ObjectNotFoundError
-from downloadjobs_operator.handlers import HANDLED
 from support_operator_process import FILES, MISSING, Object, Site, condition_of, manifest
 from support_worker import eventually, members, read_object
 
@@ -148,14 +147,14 @@ def test_phases_are_selectable(working: Site) -> None:
     assert none["items"] == []
 
 
-def test_the_operator_keeps_no_copy_of_the_ids(working: Site) -> None:
-    """What kopf notes about an object holds no file ids: they would double it."""
+def test_the_operator_notes_nothing_in_annotations(working: Site) -> None:
+    """Of all that an object holds, only the finalizer and the status are the operator's."""
     working.create("films", [*FILES])
     finished(working, "films")
     body = working.get("films")
     assert body is not None
     assert body["metadata"]["finalizers"] == [FINALIZER]
-    assert "60001" not in json.dumps(body["metadata"].get("annotations", {}))
+    assert "annotations" not in body["metadata"]
 
 
 def test_the_object_and_its_zip_go_together(working: Site) -> None:
@@ -248,13 +247,12 @@ def test_duplicate_ids_are_one_file(working: Site) -> None:
 
 
 def test_a_copy_of_one_is_a_job_at_once(working: Site) -> None:
-    """What was made from another's YAML, with its annotations and finalizer, does not wait for the resync."""
+    """What was made from another's YAML, with its annotations and finalizer, is a job like any other."""
     working.create("films")
     status = finished(working, "films")
     found = working.get("films")
     assert found is not None
-    kept = {name: found["metadata"][name] for name in ("annotations", "finalizers")}
-    assert HANDLED in kept["annotations"]
+    kept = {"annotations": {"copied": "from films"}, "finalizers": found["metadata"]["finalizers"]}
     copy = {**found, "metadata": {"name": "copy", **kept}}
     working.kube.ask("POST", working.path(), copy)
     assert finished(working, "copy")["jobId"] != status["jobId"]

@@ -32,8 +32,8 @@ LONGEST_LINE: Final = 4096
 
 MOST_MEMORY_MB: Final = 400
 MOST_REQUESTS: Final = 9
-"""To the API server for each object from creation to end: two patches of kopf's (its finalizer, and what it
-has handled), one for each phase, and three Events; and one to spare."""
+"""To the API server for each object from creation to end: its finalizer, a patch for each phase, and three
+Events; and two to spare."""
 
 
 class CountingPipe:

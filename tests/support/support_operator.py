@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from downloadjobs_core.job import Job
 from downloadjobs_core.states import FINISHED, JobState
+from downloadjobs_operator.clocks import ServerClock
 from downloadjobs_operator.downloadjob import API_VERSION, KIND, DownloadJob, moment_of
-from downloadjobs_operator.kube_client import AlreadyExistsError, ObjectGoneError
+from downloadjobs_operator.kube_client import AlreadyExistsError, InvalidError, ObjectGoneError
 
 CRD: Final = Path(__file__).parents[2] / "charts" / "downloadjobs" / "files" / "crd.yaml"
 
@@ -83,6 +84,7 @@ class InMemoryDownloadJobs:
         self.deleted: list[str] = []
         self.faults: dict[str, Exception] = {}
         self.busy_seconds = 0.0
+        self.clock = ServerClock("kubernetes")
         self._version = 100
         for one in objects:
             self.put(one)
@@ -118,6 +120,25 @@ class InMemoryDownloadJobs:
             del found["metadata"]["annotations"][name]
             self._changed(found)
 
+    async def add_finalizer(self, dj: DownloadJob, name: str) -> dict[str, Any]:
+        await self._request("add_finalizer")
+        found = self._as_seen(dj)
+        if found["metadata"].get("deletionTimestamp"):
+            raise InvalidError("no new finalizers can be added if the object is being deleted")
+        found["metadata"]["finalizers"] = [*dj.finalizers, name]
+        self._changed(found)
+        return deepcopy(found)
+
+    async def remove_finalizer(self, dj: DownloadJob, name: str) -> None:
+        await self._request("remove_finalizer")
+        found = self._as_seen(dj)
+        found["metadata"]["finalizers"].remove(name)
+        self._changed(found)
+
+    async def uids(self, namespace: str) -> set[str]:
+        await self._request("uids")
+        return {one["metadata"]["uid"] for (where, _), one in self.objects.items() if where == namespace}
+
     async def create(self, body: Mapping[str, Any]) -> str:
         await self._request("create")
         metadata = body["metadata"]
@@ -131,6 +152,8 @@ class InMemoryDownloadJobs:
     async def delete(self, dj: DownloadJob) -> None:
         await self._request("delete")
         found = self._same(dj)
+        if found["metadata"]["resourceVersion"] != dj.version:
+            raise AlreadyExistsError(dj.name)
         self.deleted.append(dj.name)
         found["metadata"]["deletionTimestamp"] = moment_of(time.time())
         self._changed(found)
@@ -143,6 +166,12 @@ class InMemoryDownloadJobs:
         found = self.objects.get((dj.namespace, dj.name))
         if found is None or found["metadata"]["uid"] != dj.uid:
             raise ObjectGoneError(dj.name)
+        return found
+
+    def _as_seen(self, dj: DownloadJob) -> dict[str, Any]:
+        found = self._same(dj)
+        if tuple(found["metadata"].get("finalizers", ())) != dj.finalizers:
+            raise InvalidError("testing value /metadata/finalizers failed")
         return found
 
     def _changed(self, stored: dict[str, Any]) -> str:

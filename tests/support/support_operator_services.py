@@ -1,16 +1,15 @@
 """The operator's services as its composition root wires them, over a real Valkey and a cluster in memory.
 
-There is no watch: a test says what it shows, with `Site.watch` and `Site.gone`, and what kopf calls, with
-`Site.changed` and `Site.deleted`.
+There is no watch: a test says what it shows, with `Site.watch`, `Site.list` and `Site.gone`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 from kubernetes.aio.client.configuration import Configuration
@@ -19,12 +18,12 @@ from downloadjobs_core.job import Job, NewJob, job_key
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.leases import LeaseStore
 from downloadjobs_core.redis_client import RedisConfig, connect, connect_async
-from downloadjobs_operator.app import Operator
-from downloadjobs_operator.handlers import Services, create_registry
+from downloadjobs_operator.downloadjob import moment_of
 from downloadjobs_operator.kube import KubernetesDownloadJobs
 from downloadjobs_operator.settings import OperatorSettings
 from downloadjobs_operator.tracking import Tracked
-from support_operator import InMemoryDownloadJobs, at_work
+from downloadjobs_operator.wiring import Operator
+from support_operator import InMemoryDownloadJobs, at_work, until
 
 CONNECTIONS = 16
 
@@ -38,6 +37,7 @@ class Site:
     jobs: JobStore
     leases: LeaseStore
     settings: OperatorSettings
+    running: bool = True
 
     def watch(self, name: str = "one", namespace: str = "team") -> Tracked:
         """The watch shows an object as it is."""
@@ -53,19 +53,27 @@ class Site:
 
     def gone(self, name: str = "one", namespace: str = "team") -> None:
         """The object is away, and the watch shows that."""
-        uid = self.cluster.objects.pop((namespace, name))["metadata"]["uid"]
-        self.operator._forgotten(uid)
+        body = self.cluster.objects.pop((namespace, name))
+        self.operator._controller.gone(self.operator.tracking.see(body))
 
     async def changed(self, name: str = "one", namespace: str = "team") -> Tracked:
-        """The watch shows an object, and kopf calls for its creation, or a change of its spec."""
+        """The watch shows an object, which has its turn. Without running services, its failure is raised."""
         tracked = self.watch(name, namespace)
-        await self._call("submit", self.cluster.objects[namespace, name])
+        await self.turn(tracked)
         return tracked
 
     async def deleted(self, name: str = "one", namespace: str = "team") -> None:
-        """The watch shows that an object is to go, and kopf calls for that."""
-        self.watch(name, namespace)
-        await self._call("withdraw", self.cluster.objects[namespace, name])
+        """The watch shows that somebody deleted an object, which has its turn."""
+        metadata = self.cluster.objects[namespace, name]["metadata"]
+        metadata.setdefault("deletionTimestamp", moment_of(time.time()))
+        await self.changed(name, namespace)
+
+    async def turn(self, tracked: Tracked) -> None:
+        """An object has its turn, and is done with unless that fails."""
+        if not self.running:
+            await self.operator._controller.bring(tracked)
+        queue = self.operator._controller._queue
+        assert not self.running or await until(lambda: not len(queue))
 
     async def record(self, job_id: str = "uid-of-one") -> Job | None:
         """A job's record."""
@@ -92,26 +100,6 @@ class Site:
             NewJob(job_id=job_id, user=user, file_ids=(10_000,), total_file_ids=1, max_attempts=3)
         )
 
-    @cached_property
-    def _handlers(self) -> dict[str, Callable[..., Coroutine[Any, Any, None]]]:
-        operator = self.operator
-        services = Services(
-            tracking=operator.tracking,
-            reconciler=operator._reconciler,
-            seen=operator._seen,
-            listed=operator._listed,
-            gone=operator._forgotten,
-            finalizer_give_up_seconds=self.settings.finalizer_give_up_seconds,
-            gave_up=operator._count_gave_up,
-            tell=operator.mirror.tell,
-        )
-        registry = create_registry(services, login=lambda: cast("Any", None))
-        found = registry._changing.get_all_handlers()
-        return {str(one.id): cast("Any", one.fn) for one in found}
-
-    async def _call(self, handler: str, body: dict[str, Any]) -> None:
-        await self._handlers[handler](body=body, retry=0)
-
 
 @asynccontextmanager
 async def operating(
@@ -129,9 +117,9 @@ async def operating(
     cluster = InMemoryDownloadJobs(*objects)
     operator = Operator(chosen, Configuration(), cast("KubernetesDownloadJobs", cluster), redis)
     operator.clock.open = 1  # a watch is under way: without one, statuses wait
-    site = Site(operator, cluster, JobStore(redis, chosen.policy), leases, chosen)
+    site = Site(operator, cluster, JobStore(redis, chosen.policy), leases, chosen, running)
     try:
-        async with at_work(*([operator._follow] if running else [])):
+        async with at_work(*([operator.follow] if running else [])):
             yield site
     finally:
         await redis.aclose()

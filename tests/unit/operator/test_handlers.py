@@ -1,74 +1,76 @@
-"""kopf's handlers: what of the watch they hand on, and to whom."""
+"""What kopf is used for: what of the watch is handed on, and that nothing in an object is for kopf."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import json
 from typing import Any, cast
 
 import kopf
 import pytest
 
-from downloadjobs_operator.downloadjob import moment_of
-from downloadjobs_operator.handlers import HANDLED, Services, create_registry, kopf_settings
+from downloadjobs_operator.downloadjob import FINALIZER
+from downloadjobs_operator.handlers import Services, create_registry, kopf_settings
 from downloadjobs_operator.tracking import Tracking
-from support_operator import NOW, body
+from support_operator import body
 
 
-def listed(kind: str | None, shown: Mapping[str, Any]) -> list[str]:
-    """The names of the objects of which something may have been missed, after one event of the watch."""
-    found: list[str] = []
+def handed_on(kind: str | None) -> list[str]:
+    """What is called with an object after one event of the watch."""
+    called: list[str] = []
     services = Services(
         tracking=Tracking(None),
-        reconciler=cast("Any", None),
-        seen=lambda _: None,
-        listed=lambda tracked: found.append(tracked.dj.name),
-        gone=lambda _: None,
-        finalizer_give_up_seconds=600,
-        gave_up=lambda: None,
-        tell=lambda *_: None,
+        seen=lambda _: called.append("seen"),
+        listed=lambda _: called.append("listed"),
+        gone=lambda _: called.append("gone"),
     )
     registry = create_registry(services, login=lambda: cast("Any", None))
     (handler,) = registry._watching.get_all_handlers()
-    asyncio.run(cast("Any", handler.fn)(event={"type": kind, "object": shown}))
-    return found
-
-
-COPIED = {HANDLED: "{}"}
-
-
-def test_what_was_there_before_may_have_been_missed() -> None:
-    """Of an object that the watch began with, nobody knows what happened before."""
-    assert listed(None, body()) == ["one"]
-    assert listed("ADDED", body()) == []
-
-
-def test_a_copy_may_have_been_missed() -> None:
-    """A new object that says that it was handled is a copy of one that was: kopf does not call for it."""
-    assert listed("ADDED", body(annotations=COPIED)) == ["one"]
+    asyncio.run(cast("Any", handler.fn)(event={"type": kind, "object": body()}))
+    return called
 
 
 @pytest.mark.parametrize(
-    "shown",
+    ("kind", "called"),
     [
-        body(annotations=COPIED, status={"jobId": "uid-of-one"}),
-        body(annotations=COPIED, status={"conditions": [{"type": "Finished", "status": "True"}]}),
-        body(annotations=COPIED, deletionTimestamp=moment_of(NOW)),
-        body(annotations={"kopf.downloadjobs.dev/touch-dummy": "x"}),
+        (None, ["seen", "listed"]),
+        ("ADDED", ["seen"]),
+        ("MODIFIED", ["seen"]),
+        ("DELETED", ["gone"]),
     ],
-    ids=["is a job", "finished", "being deleted", "never handled"],
 )
-def test_what_is_no_copy_is_kopfs(shown: Mapping[str, Any]) -> None:
-    """An object that is a job, has ended, goes, or was never handled, is not asked for a second time."""
-    assert listed("ADDED", shown) == []
+def test_what_is_handed_on(kind: str | None, called: list[str]) -> None:
+    """Each event is; of what the watch began with, events of its job may have been missed."""
+    assert handed_on(kind) == called
 
 
-def test_a_change_of_a_handled_object_is_kopfs() -> None:
-    """Between kopf's annotation and the first status, an object looks like a copy: only new ones are."""
-    assert listed("MODIFIED", body(annotations=COPIED)) == []
+def test_kopf_has_no_handlers_of_changes() -> None:
+    """Nothing depends on what kopf takes for a change, nor on what it noted of the last one."""
+    services = Services(Tracking(None), *[lambda _: None] * 3)
+    registry = create_registry(services, login=lambda: cast("Any", None))
+    assert not registry._changing.get_all_handlers()
+    assert not registry._spawning.get_all_handlers()
 
 
-def test_the_annotation_is_kopfs_own() -> None:
-    """A copy is known by the very annotation that kopf reads."""
-    storage = cast("Any", kopf_settings(peering_name=None, peering_priority=0).persistence.diffbase_storage)
-    assert HANDLED in storage.make_keys(storage.key, body=kopf.Body(cast("Any", body())))
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("last-handled-configuration", "{not json"),
+        ("withdraw", "{not json"),
+        ("withdraw", json.dumps({"delayed": "2099-01-01T00:00:00.000000+00:00", "retries": 1})),
+        ("withdraw", json.dumps({"success": True, "failure": False, "purpose": "delete"})),
+    ],
+    ids=["no JSON", "no progress", "delayed", "done"],
+)
+def test_annotations_as_kopfs_are_not_read(name: str, value: str) -> None:
+    """Whoever writes what kopf would have written changes nothing: it is not read, and cannot be an error."""
+    settings = kopf_settings(peering_name=None, peering_priority=0)
+    seen = kopf.Body(cast("Any", body(annotations={f"kopf.downloadjobs.dev/{name}": value})))
+    assert settings.persistence.diffbase_storage.fetch(body=seen) is None
+    assert settings.persistence.progress_storage.fetch(key=cast("Any", name), body=seen) is None
+    assert settings.persistence.diffbase_storage.build(body=seen) == {}
+
+
+def test_kopf_leaves_the_finalizer_alone() -> None:
+    """Kopf removes its own finalizer from what it has no handler for; ours must be another."""
+    assert kopf_settings(peering_name=None, peering_priority=0).persistence.finalizer != FINALIZER

@@ -12,15 +12,16 @@ import aiohttp
 import pytest
 from kubernetes.aio.client.api_client import ApiClient
 
-from downloadjobs_operator.downloadjob import CLAIM
+from downloadjobs_operator.downloadjob import CLAIM, FINALIZER
 from downloadjobs_operator.kube import KubernetesDownloadJobs
 from downloadjobs_operator.kube_client import (
     AlreadyExistsError,
     KubernetesError,
     KubernetesUnavailableError,
+    NotServedError,
     ObjectGoneError,
 )
-from support_operator import body, dj
+from support_operator import NOW, body, dj
 
 PATH = "/apis/downloadjobs.dev/v1/namespaces/team/downloadjobs"
 
@@ -31,9 +32,13 @@ class Answer:
 
     status: int
     text: bytes
+    date: str | None = None
 
     async def read(self) -> bytes:
         return self.text
+
+    def getheader(self, name: str) -> str | None:
+        return self.date if name == "Date" else None
 
 
 class Api:
@@ -72,6 +77,9 @@ METADATA = {"metadata": {"resourceVersion": "7", "uid": "u7"}}
 CALLS: dict[str, Callable[[KubernetesDownloadJobs], Awaitable[object]]] = {
     "get": lambda cluster: cluster.get("team", "one"),
     "patch_status": lambda cluster: cluster.patch_status(dj(), {"phase": "Queued"}),
+    "add_finalizer": lambda cluster: cluster.add_finalizer(dj(), FINALIZER),
+    "remove_finalizer": lambda cluster: cluster.remove_finalizer(dj(finalizers=[FINALIZER]), FINALIZER),
+    "uids": lambda cluster: cluster.uids("team"),
     "remove_annotation": lambda cluster: cluster.remove_annotation(dj(), CLAIM, "c"),
     "create": lambda cluster: cluster.create(body()),
     "delete": lambda cluster: cluster.delete(dj()),
@@ -96,18 +104,66 @@ def test_a_status_is_of_this_very_object() -> None:
 
 
 def test_a_deletion_is_of_this_very_object() -> None:
-    """A deletion has the uid as its precondition: another object of the name stays."""
+    """A deletion is of the object as it was seen: another of its name stays, and one that was changed."""
     cluster, api = answering(200, {})
     asyncio.run(cluster.delete(dj()))
     ((method, path, _, sent),) = api.sent
-    assert (method, path, sent["preconditions"]) == ("DELETE", f"{PATH}/one", {"uid": "uid-of-one"})
+    assert (method, path) == ("DELETE", f"{PATH}/one")
+    assert sent["preconditions"] == {"uid": "uid-of-one", "resourceVersion": "1"}
 
 
-def test_a_deletion_of_another_is_none() -> None:
-    """Where another object stands under the name, ours is gone."""
-    cluster, _ = answering(409, {"message": "the UID in the precondition does not match"})
-    with pytest.raises(ObjectGoneError):
+def test_a_deletion_of_what_was_changed_is_none() -> None:
+    """Where the object was changed meanwhile, or another has its name, nothing is deleted."""
+    cluster, _ = answering(409, {"message": "the ResourceVersion in the precondition does not match"})
+    with pytest.raises(AlreadyExistsError):
         asyncio.run(cluster.delete(dj()))
+
+
+@pytest.mark.parametrize(
+    ("seen", "added"),
+    [
+        ([], {"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]}),
+        (["a/b"], {"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER}),
+    ],
+    ids=["none", "others"],
+)
+def test_a_finalizer_is_added_to_those_that_were_seen(seen: list[str], added: dict[str, Any]) -> None:
+    """The patch tests the uid and the finalizers, and changes nothing else; the whole object is answered."""
+    cluster, api = answering(200, body())
+    assert asyncio.run(cluster.add_finalizer(dj(finalizers=seen), FINALIZER)) == body()
+    ((method, path, headers, sent),) = api.sent
+    assert (method, path, headers["Accept"]) == ("PATCH", f"{PATH}/one", "application/json")
+    assert sent == [
+        {"op": "test", "path": "/metadata/uid", "value": "uid-of-one"},
+        {"op": "test", "path": "/metadata/finalizers", "value": seen or None},
+        added,
+    ]
+
+
+def test_a_finalizer_is_removed_from_those_that_were_seen() -> None:
+    """Only ours goes, and only if all stand where they stood."""
+    cluster, api = answering(200, METADATA)
+    seen = ["a/b", FINALIZER]
+    asyncio.run(cluster.remove_finalizer(dj(finalizers=seen), FINALIZER))
+    assert api.sent[0][3][1:] == [
+        {"op": "test", "path": "/metadata/finalizers", "value": seen},
+        {"op": "remove", "path": "/metadata/finalizers/1"},
+    ]
+
+
+def test_what_is_not_served_is_not_gone() -> None:
+    """404 for a path that the API server does not know says nothing about an object."""
+    cluster, _ = answering(404, b"404 page not found")
+    with pytest.raises(NotServedError):
+        asyncio.run(cluster.get("team", "one"))
+
+
+def test_an_answer_tells_the_time() -> None:
+    """The API server's clock is that of its answers."""
+    cluster, api = answering(200, METADATA)
+    cast("Answer", api._answer).date = "Fri, 15 Jan 2027 08:00:00 GMT"
+    asyncio.run(cluster.get("team", "one"))
+    assert abs(cluster.clock.now() - NOW) < 5
 
 
 def test_an_object_is_read_whole() -> None:
@@ -132,7 +188,7 @@ def test_an_event_that_is_there_is_left() -> None:
 @pytest.mark.parametrize("call", [name for name in CALLS if name != "announce"])
 def test_what_is_not_there_is_gone(call: str) -> None:
     """404 is told as such for every request."""
-    cluster, _ = answering(404, {"message": "not found"})
+    cluster, _ = answering(404, {"kind": "Status", "message": "not found"})
     with pytest.raises(ObjectGoneError, match="not found"):
         asyncio.run(cast("Any", CALLS[call](cluster)))
 

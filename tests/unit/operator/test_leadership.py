@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from kubernetes.aio.client.models.v1_lease import V1Lease
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from structlog.testing import capture_logs
 
-from downloadjobs_operator.leadership import _Lock
+from downloadjobs_operator.leadership import Leadership, Moment, _Lock
 
 MOMENT = "2026-11-24 09:00:00.000000"
 RECORD = LeaderElectionRecord("me", "15", MOMENT, MOMENT)
@@ -46,7 +47,7 @@ def told(verbs: str, *faults: Exception | None) -> list[str]:
 
     async def main() -> list[str]:
         async with ApiClient(Configuration()) as api:
-            lock = _Lock("one-lease", "its-place", "me", api, patience=5)
+            lock = _Lock("one-lease", "its-place", "me", api, patience=5, renewed=lambda _: None)
             lock.api_instance = cast("Any", Leases(*faults))
             lock.lease_reference = V1Lease()
             with capture_logs() as logs:
@@ -88,3 +89,41 @@ def test_an_api_server_that_is_away() -> None:
 def test_another_was_quicker() -> None:
     """That another operator took the Lease at the same moment, or that it was deleted, is no fault."""
     assert told("update create update", refused(409), refused(409), refused(404)) == []
+
+
+@pytest.mark.parametrize(
+    ("monotonic", "wall", "current"),
+    [(0, 0, True), (14, 14, True), (16, 16, False), (1, 3600, False), (3600, 1, False)],
+    ids=["just now", "in time", "too late", "a machine that slept", "a clock that was set back"],
+)
+def test_a_lease_that_may_have_run_out(
+    monkeypatch: pytest.MonkeyPatch, monotonic: float, wall: float, *, current: bool
+) -> None:
+    """By either clock: after its Lease's time since the last renewal a leader must not act."""
+    api = cast("Any", None)
+    leadership = Leadership(api, name="one-lease", namespace="its-place", identity="me", seconds=15)
+    leadership.held = True
+    assert not leadership.current
+    leadership._note_renewal(Moment.now())
+    began_monotonic, began_wall = time.monotonic(), time.time()
+    monkeypatch.setattr("time.monotonic", lambda: began_monotonic + monotonic)
+    monkeypatch.setattr("time.time", lambda: began_wall + wall)
+    assert leadership.current is current
+
+
+def test_only_a_success_is_a_renewal() -> None:
+    """A renewal counts if the API server took it, and from when it was begun."""
+    renewals: list[Moment] = []
+
+    async def main() -> None:
+        async with ApiClient(Configuration()) as api:
+            lock = _Lock("one-lease", "its-place", "me", api, patience=5, renewed=renewals.append)
+            lock.api_instance = cast("Any", Leases(None, refused(500), None, refused(409)))
+            lock.lease_reference = V1Lease()
+            for verb in ("create", "create", "update", "update"):
+                await getattr(lock, verb)(lock.name, lock.namespace, RECORD)
+
+    before = Moment.now()
+    asyncio.run(main())
+    assert len(renewals) == 2
+    assert all(one.monotonic >= before.monotonic for one in renewals)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-import kopf
 import pytest
 from prometheus_client import CollectorRegistry
 
+from downloadjobs_core.errors import QueueUnavailableError
 from downloadjobs_operator.metrics import OperatorMetrics
 from support_metrics import Metrics, metrics_of
 
@@ -27,8 +27,8 @@ def test_a_handlers_call_is_told_by_its_end(metrics: OperatorMetrics) -> None:
     """A call is ok, or will be made again, or failed; what it raises goes on."""
     with metrics.reconciling("submit"):
         pass
-    with pytest.raises(kopf.TemporaryError), metrics.reconciling("submit"):
-        raise kopf.TemporaryError("later")
+    with pytest.raises(QueueUnavailableError), metrics.reconciling("submit"):
+        raise QueueUnavailableError("later")
     with pytest.raises(ValueError, match="never"), metrics.reconciling("submit"):
         raise ValueError("never")
     with pytest.raises(KeyboardInterrupt), metrics.reconciling("submit"):

@@ -1,36 +1,24 @@
-"""Repairs in the background: what is wrong with one object must not end them, nor keep them from ending."""
+"""Which objects are looked at although nothing was heard of them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import pytest
 
-from downloadjobs_operator.kube_client import KubernetesError
+from downloadjobs_operator.downloadjob import FINALIZER, moment_of
 from downloadjobs_operator.mirroring import StatusMirror
-from downloadjobs_operator.reconciling import Reconciler
-from downloadjobs_operator.repairing import Repairs
+from downloadjobs_operator.repairing import QUOTA_BATCH, Repairs
 from downloadjobs_operator.tracking import Tracked, Tracking
-from support_operator import at_work, body, until
+from support_operator import NOW, at_work, body, until
+
+ENDED = {"conditions": [{"type": "Finished", "status": "True"}]}
 
 
-class Reconciling:
-    """A reconciler that notes whom it was called for, and does what a test says."""
-
-    def __init__(self, work: Callable[[Tracked], Awaitable[None]] | None = None) -> None:
-        self.names: list[str] = []
-        self._work = work
-
-    async def reconcile(self, tracked: Tracked) -> None:
-        self.names.append(tracked.dj.name)
-        if self._work is not None:
-            await self._work(tracked)
-
-
-class Marks:
-    """A mirror that only notes who was marked."""
+class Names:
+    """Notes of whom it was told."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -39,64 +27,45 @@ class Marks:
         self.names.append(tracked.dj.name)
 
 
-def repairs(tracking: Tracking, reconciling: Reconciling, marks: Marks | None = None) -> Repairs:
+def repairs(tracking: Tracking, looked: Names, marks: Names, turned_away: list[str]) -> Repairs:
     """Repairs that compare only when asked."""
     return Repairs(
         tracking,
-        cast("Reconciler", reconciling),
-        cast("StatusMirror", marks or Marks()),
+        cast("StatusMirror", marks),
+        look_at=looked.mark,
+        turned_away=lambda _: turned_away,
         every_seconds=3600,
     )
 
 
-def test_all_are_compared() -> None:
-    """A comparison marks every object, and reconciles what has not ended."""
-    ended = {"conditions": [{"type": "Finished", "status": "True"}]}
+@pytest.mark.parametrize(
+    ("found", "looked_at"),
+    [
+        ({"finalizers": [FINALIZER]}, True),
+        ({"finalizers": [FINALIZER], "status": ENDED}, False),
+        ({"finalizers": [FINALIZER], "status": ENDED, "deletionTimestamp": moment_of(NOW)}, True),
+        ({"finalizers": [], "status": ENDED}, True),
+    ],
+    ids=["unfinished", "finished", "going", "without its finalizer"],
+)
+def test_what_is_compared(found: Mapping[str, Any], *, looked_at: bool) -> None:
+    """A comparison marks every object, and looks at those about which anything may be due."""
 
     async def test() -> None:
-        tracking, reconciling, marks = Tracking(None), Reconciling(), Marks()
-        tracking.see(body("going"))
-        tracking.see(body("ended", status=ended))
-        found = repairs(tracking, reconciling, marks)
-        found.look_at_all()
-        async with at_work(found.run):
-            assert await until(lambda: len(marks.names) == 2 and bool(reconciling.names))
-        assert (sorted(marks.names), reconciling.names) == (["ended", "going"], ["going"])
+        tracking, looked, marks = Tracking(None), Names(), Names()
+        tracking.see(body(**found))
+        compared = repairs(tracking, looked, marks, [])
+        compared.look_at_all()
+        async with at_work(compared.run):
+            assert await until(lambda: marks.names == ["one"])
+        assert looked.names == (["one"] if looked_at else [])
 
     asyncio.run(test())
 
 
-def test_who_is_asked_for_twice_is_reconciled_once() -> None:
-    """Asking again for what waits for its turn is one turn; what is gone by then is passed over."""
-
-    async def test() -> None:
-        tracking, reconciling = Tracking(None), Reconciling()
-        first, second = tracking.see(body("n1")), tracking.see(body("n2"))
-        found = repairs(tracking, reconciling)
-        for one in (first, first, second):
-            found.ask(one)
-        tracking.forget(second.dj.uid)
-        async with at_work(found.run):
-            await until(lambda: bool(reconciling.names))
-        assert reconciling.names == ["n1"]
-
-    asyncio.run(test())
-
-
-@pytest.mark.parametrize("fault", [ValueError("damaged"), KubernetesError("forbidden")], ids=repr)
-def test_a_fault_of_one_object_is_survived(fault: Exception) -> None:
-    """Whatever is wrong with one object, the others are reconciled."""
-
-    async def fail_for_bad(tracked: Tracked) -> None:
-        if tracked.dj.name == "bad":
-            raise fault
-
-    async def test() -> None:
-        tracking, reconciling = Tracking(None), Reconciling(fail_for_bad)
-        found = repairs(tracking, reconciling)
-        async with at_work(found.run):
-            for name in ("bad", "good"):
-                found.ask(tracking.see(body(name)))
-            assert await until(lambda: "good" in reconciling.names)
-
-    asyncio.run(test())
+def test_room_is_for_some() -> None:
+    """When there is room in the queue again, only a few of those that were refused are looked at."""
+    tracking, looked = Tracking(None), Names()
+    uids = [tracking.see(body(f"n{number}")).dj.uid for number in range(2 * QUOTA_BATCH)]
+    repairs(tracking, looked, Names(), uids).made_room("team")
+    assert looked.names == [f"n{number}" for number in range(QUOTA_BATCH)]
