@@ -59,8 +59,8 @@ def strict(schema: object) -> object:
             result.setdefault("additionalProperties", False)
     if isinstance(result.get("type"), str):
         result["type"] = [result["type"], "null"]
-        if "enum" in result:
-            result["enum"] = [*result["enum"], None]
+        if isinstance(schema.get("enum"), list):
+            result["enum"] = [*schema["enum"], None]
     return result
 
 
@@ -76,7 +76,7 @@ def schemas(document: Mapping[str, Any]) -> Iterator[tuple[str, Schema]]:
                 one = waiting.pop()
                 if one not in needed:
                     needed.add(one)
-                    waiting += references(known[one])
+                    waiting.extend(references(known[one]))
             whole: Schema = {
                 "$ref": f"{PREFIX}{name}",
                 "components": {"schemas": {one: strict(known[one]) for one in sorted(needed)}},
