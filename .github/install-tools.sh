@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs programs that workflows need, with Go, which checks what it downloads against its public list of sums.
 #
-#   .github/install-tools.sh NAME...     their versions stand below, and nowhere else
+#   .github/install-tools.sh NAME...     their versions stand below; TOOLS=folder, by default in the home
 set -euo pipefail
 
 declare -A packages=(
@@ -15,7 +15,7 @@ declare -A packages=(
     # Upstream's last commit: it has no tags that Go knows.
     [minio]=github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 )
-folder=$HOME/.local/downloadjobs-tools
+folder=${TOOLS:-$HOME/.local/downloadjobs-tools}
 mkdir -p "$folder"
 for name in "$@"; do
     package=${packages[$name]?there is no tool "$name" here}

@@ -87,7 +87,7 @@ def test_tools_are_pinned() -> None:
 
 
 def test_clusters_are_pinned() -> None:
-    """e2e runs on three versions of Kubernetes by sums; the first is the chart's oldest, the last dev/kind's."""
+    """e2e runs on three Kubernetes versions by sums; the first is the chart's oldest, the last dev/kind's."""
     jobs = load(ROOT / ".github" / "workflows" / "e2e.yml")["jobs"]
     matrix = jobs["kind"]["strategy"]["matrix"]["include"]
     assert len(matrix) == 3
