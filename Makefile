@@ -131,10 +131,10 @@ manifests: ## Render the chart into manifests/, which needs Helm 3 or 4 (HELM=pa
 kind-cluster: ## Make a cluster by kind (KIND_CLUSTER=downloadjobs, KIND_NODE=kindest/node:…), if it is not there
 	@dev/kind cluster
 
-kind-up: ## The same, and build the images and load them (TAG=dev)
+kind-up: .venv/.local ## The same, and build the images and load them (TAG=dev)
 	@TAG=$(TAG) DOCKER=$(DOCKER) dev/kind up
 
-kind-demo: ## Install the chart on it, and run a DownloadJob to its verified zip
+kind-demo: .venv/.local ## Install the chart on it, test it, and run a DownloadJob to its verified zip
 	@TAG=$(TAG) HELM="$(HELM)" dev/kind demo
 
 kind-down: ## Remove it

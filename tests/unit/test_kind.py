@@ -23,7 +23,6 @@ case "$name $*" in
     "docker info") exit "${DOCKER_EXIT:-0}" ;;
     "kubectl --context "*" version") exit "${CLUSTER_EXIT:-0}" ;;
     *port-forward*) echo "Forwarding from 127.0.0.1:8333 -> 8333"; exec sleep 60 ;;
-    *"get secret"*) printf 'a2V5' ;;
 esac
 """
 
@@ -126,20 +125,21 @@ def test_demo_touches_its_own_cluster_alone(kind: Kind) -> None:
 
 
 def test_demo_goes_from_the_chart_to_the_zip(kind: Kind) -> None:
-    """The demo installs, waits, puts files, applies a DownloadJob of a new name, and fetches its zip."""
-    done = kind.run("demo", TAG="try")
+    """The demo installs, waits, tests, applies a DownloadJob of a new name, and fetches its zip."""
+    done = kind.run("demo", TAG="try", KIND_S3_PORT="9333")
     assert done.returncode == 0, done.stderr
     calls = [
         re.sub(r"--context kind-downloadjobs --namespace downloadjobs ", "", call) for call in kind.called
     ]
     wanted = [
-        r"helm upgrade --install .*--set image\.tag=try .*publicEndpoint=http://localhost:8333",
+        r"helm upgrade --install .*--set image\.tag=try",
         r"kubectl rollout status deployment/downloadjobs-api ",
-        r"kubectl port-forward service/downloadjobs-s3 8333:8333 ",
-        r"downloadjobs seed",
+        r"helm test downloadjobs ",
         r"kubectl apply --filename -",
         r"kubectl wait --for=condition=Finished downloadjob/demo-\d+ ",
-        r"downloadjobs get dj/demo-\d+ ",
+        r"kubectl port-forward service/downloadjobs-s3 9333:8333 ",
+        r"downloadjobs get dj/demo-\d+ .*--store http://localhost:9333",
+        r"kubectl exec deployment/downloadjobs-operator -- downloadjobs autoscaler explain",
     ]
     at = -1
     for pattern in wanted:
