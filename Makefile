@@ -28,6 +28,8 @@ endif
 .NOTPARALLEL:
 .PHONY: help demo up operator test test-slow test-cluster test-cluster-load test-e2e chaos coverage lint format lock \
 	images manifests values clean
+.PHONY: kind-cluster kind-up kind-demo kind-down images-dev images-list schemas lint-chart lint-workflows test-network \
+	test-upgrade
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -83,6 +85,7 @@ lock: .venv/.uv ## Solve the pins in requirements/ anew (ARGS=--upgrade for newe
 			-o "requirements/$$extra.txt" || exit 1; \
 	done
 	$(COMPILE) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) $(ARGS) --group reload -c requirements/dev.txt -o requirements/reload.txt
 	$(COMPILE) $(ARGS) --group uv -o requirements/uv.txt
 
 DOCKER ?= docker
@@ -125,8 +128,48 @@ manifests: ## Render the chart into manifests/, which needs Helm 3 or 4 (HELM=pa
 	$(call rendered,policies.yaml,$(POLICIES))
 	@cp charts/downloadjobs/files/crd.yaml $(MANIFESTS)/crd.yaml
 
+kind-cluster: ## Make a cluster by kind (KIND_CLUSTER=downloadjobs, KIND_NODE=kindest/node:…), if it is not there
+	@dev/kind cluster
+
+kind-up: .venv/.local ## The same, and build the images and load them (TAG=dev)
+	@TAG=$(TAG) DOCKER=$(DOCKER) dev/kind up
+
+kind-demo: .venv/.local ## Install the chart on it, test it, and run a DownloadJob to its verified zip
+	@TAG=$(TAG) HELM="$(HELM)" dev/kind demo
+
+kind-down: ## Remove it
+	@dev/kind down
+
+images-dev: ## Build the images that `tilt up` runs, whose processes start anew when their source changes
+	@for process in api worker operator; do \
+		$(DOCKER) build --file "$$process/Dockerfile" --target dev --tag "downloadjobs/$$process:tilt" . || exit 1; \
+	done
+
+# Of every pod that the chart may make, once each. ARGS are Helm's, such as the values of one's own installation.
+images-list: ## List the images that the chart names, one a line, to mirror them (ARGS="--values my.yaml")
+	@rendered=$$($(RENDER) $(ARGS)) && \
+		printf '%s\n' "$$rendered" | sed -n -E 's/^ *(- )?image: "?([^" ]+)"? *$$/\2/p' | LC_ALL=C sort -u
+
+SCHEMAS ?= .schemas
+KUBE_CONTEXT ?=
+
+schemas: ## Take the schemas of all kinds from a cluster, for lint-chart (KUBE_CONTEXT=…, SCHEMAS=.schemas)
+	@$(PYTHON) tests/support/support_schemas.py "$(SCHEMAS)" $(if $(KUBE_CONTEXT),--context "$(KUBE_CONTEXT)")
+
+lint-chart: ## Lint the chart, and compare what it renders with those schemas; needs Helm and kubeconform
+	@HELM="$(HELM)" dev/check-chart "$(SCHEMAS)"
+
+lint-workflows: .venv/.dev ## Check the workflows and scripts; with actionlint and shellcheck, where they are
+	@dev/check-workflows
+
+test-network: .venv/.dev ## Scan an installation's ports from another namespace, on a cluster that enforces NetworkPolicies
+	$(BIN)/pytest tests/network $(ARGS)
+
+test-upgrade: .venv/.dev ## Upgrade from an older chart while jobs run (UPGRADE_FROM=path/to/chart UPGRADE_FROM_TAG=…)
+	UPGRADE_FROM="$(UPGRADE_FROM)" UPGRADE_FROM_TAG="$(UPGRADE_FROM_TAG)" $(BIN)/pytest tests/upgrade $(ARGS)
+
 clean: ## Remove .venv, caches and build results
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist htmlcov .coverage .coverage.*
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemas dist htmlcov .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.uv: requirements/uv.txt
