@@ -1,12 +1,12 @@
 """Draws the dashboard with what real processes told while they worked, and were disturbed.
 
-    .venv/bin/python bench/monitoring.py --recorded FOLDER [--minutes 24] [--picture FILE.svg]
+    .venv/bin/python bench/monitoring.py --recorded FOLDER [--minutes 24] [--shown 0.84] [--picture FILE.svg]
 
 Recorded are an operator on a real API server, the API, and workers, by a real Prometheus. The control plane
 has no nodes: for each pod of the workers' Deployment a worker runs as a process, so the autoscaler is the
 operator's own. Jobs come one by one and in bursts, by REST and as DownloadJobs; some ask for files that are
 not there. On the way a worker is killed, and storage is away for half a minute. A job takes 2 to 12 s, by the
-workers' own DOWNLOAD_DELAY.
+workers' own DOWNLOAD_DELAY. Drawn is the time up to `--shown`, when not all is quiet again.
 
 Where FOLDER has a recording already, nothing is run, and it is drawn again. The picture has each panel of the
 chart's dashboard: its queries, asked of that Prometheus. Needs `prometheus` on PATH, and a control plane as
@@ -39,12 +39,14 @@ import httpx
 from downloadjobs_cli.embedded import LOOPBACK, SeaweedServer, free_ports
 from support_chaos_proxy import Mode, Proxy
 from support_cluster import Cluster, find_source
+from support_dashboard import draw
 from support_operator_process import CRD, FILES, MISSING, Kube, Site, installed
 from support_pods import CONCURRENCY, WORKER, Pods
 from support_prometheus import Prometheus
 from support_worker import put_files
 
 ROOT: Final = Path(HERE).parent
+DASHBOARD: Final = ROOT / "charts" / "downloadjobs" / "files" / "dashboards" / "downloadjobs.json"
 RELEASE: Final = "downloadjobs"
 
 MEGABYTE: Final = 1_000_000
@@ -195,7 +197,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recorded", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=24)
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--shown", type=float, default=0.84, help="the share of the time that is drawn")
+    parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "monitoring-dashboard.svg")
     options = parser.parse_args()
     folder: Path = options.recorded
     if not (folder / "times.json").exists():
@@ -204,6 +207,12 @@ def main() -> None:
         source.prepare(print)
         with source.running(folder) as cluster:
             record(cluster, folder, options.minutes * 60)
+    times = json.loads((folder / "times.json").read_text(encoding="utf-8"))
+    end = times["begin"] + options.shown * (times["end"] - times["begin"])
+    with Prometheus(folder) as prometheus:
+        board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+        picture = draw(board, prometheus, times["begin"], end, RELEASE)
+    options.picture.write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":
