@@ -35,14 +35,14 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+from support_dashboard import draw
+from support_pods import CONCURRENCY, WORKER, Pods
+from support_prometheus import Prometheus
 
 from downloadjobs_cli.embedded import LOOPBACK, SeaweedServer, free_ports
 from support_chaos_proxy import Mode, Proxy
 from support_cluster import Cluster, find_source
-from support_dashboard import draw
 from support_operator_process import CRD, FILES, MISSING, Kube, Site, installed
-from support_pods import CONCURRENCY, WORKER, Pods
-from support_prometheus import Prometheus
 from support_worker import put_files
 
 ROOT: Final = Path(HERE).parent
@@ -53,6 +53,13 @@ MEGABYTE: Final = 1_000_000
 LARGE: Final = {70_000 + number: number * MEGABYTE for number in range(1, 8)}
 USERS: Final = 40
 LIMITS: Final = {"max": 5, "concurrency": CONCURRENCY, "targetWaitSeconds": 20, "cooldownSeconds": 60}
+
+OLD_BOOKMARK: Final = 0.02
+"""The share of looks at a job that is long gone."""
+
+ALL_MISSING: Final = 0.03
+ONE_MISSING: Final = 0.12
+"""The shares of jobs for files that are not there; the second includes the first."""
 
 SETTINGS: Final = {
     "LEASE_SECONDS": "15",
@@ -82,7 +89,7 @@ class Traffic:
     """Users who ask for files, look after their jobs, and fetch results."""
 
     site: Site
-    source: random.Random = field(default_factory=lambda: random.Random(11))
+    source: random.Random = field(default_factory=lambda: random.Random(11))  # noqa: S311 - the same each time
     recent: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=60))
     objects: int = 0
 
@@ -108,15 +115,15 @@ class Traffic:
             told = client.get(f"/v1/download/status/{job_id}").json()
             if told.get("status") == "completed":
                 client.get(f"/v1/download/result/{job_id}")
-            if self.source.random() < 0.02:  # somebody's bookmark of a job that is long gone
+            if self.source.random() < OLD_BOOKMARK:
                 client.get("/v1/download/status/00000000-0000-0000-0000-000000000000")
 
     def _files(self) -> list[int]:
         chance = self.source.random()
-        if chance < 0.03:
+        if chance < ALL_MISSING:
             return [MISSING]
         chosen = self.source.sample([*FILES, *LARGE], self.source.randint(1, 4))
-        return [*chosen, MISSING] if chance < 0.12 else chosen
+        return [*chosen, MISSING] if chance < ONE_MISSING else chosen
 
 
 def work(site: Site, pods: Pods, prometheus: Prometheus, proxy: Proxy, seconds: float) -> None:
@@ -187,14 +194,16 @@ def record(cluster: Cluster, folder: Path, seconds: float) -> None:
             work(site, pods, prometheus, proxy, seconds)
         finally:
             pods.close()
-            times = {"begin": began, "end": time.time()}
-            (folder / "times.json").write_text(json.dumps(times), encoding="utf-8")
+        times = {"begin": began, "end": time.time()}
+        (folder / "times.json").write_text(json.dumps(times), encoding="utf-8")
     kube.close()
 
 
 def main() -> None:
     """Record, where there is nothing yet, and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recorded", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=24)
     parser.add_argument("--shown", type=float, default=0.84, help="the share of the time that is drawn")
@@ -202,6 +211,8 @@ def main() -> None:
     options = parser.parse_args()
     folder: Path = options.recorded
     if not (folder / "times.json").exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise SystemExit(f"{folder} is not empty, and has no whole recording.")
         folder.mkdir(parents=True, exist_ok=True)
         source = find_source()
         source.prepare(print)

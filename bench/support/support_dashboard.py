@@ -18,16 +18,23 @@ LINE: Final = 30
 MARGIN: Final = 4
 HEAD: Final = 44
 STEP_SECONDS: Final = 10
+MOST_TICKS: Final = 7
+"""Of the axis of time."""
+
 RATE_INTERVAL: Final = "1m"
 """What Grafana takes for a scrape each 5 s is less; this gives calmer lines."""
 
 PALETTE: Final = (
-    "#56a64b", "#e0a00b", "#3274d9", "#e05d2b", "#8f3bb8", "#1f9c9c", "#c4162a", "#7a7a7a", "#a0522d", "#5f6fd0",
+    "#56a64b", "#e0a00b", "#3274d9", "#e05d2b", "#8f3bb8",
+    "#1f9c9c", "#c4162a", "#7a7a7a", "#a0522d", "#5f6fd0",
 )  # fmt: skip
 NAMED: Final = {
     "green": "#56a64b", "yellow": "#e0b400", "orange": "#ff780a", "red": "#e02f44", "blue": "#3274d9",
     "purple": "#8f3bb8", "text": "#666666",
 }  # fmt: skip
+
+NO_FRACTION: Final = 100
+"""From which on a value is written as a whole number."""
 
 SCALES: Final = {
     "s": ((86_400, " d"), (3_600, " h"), (60, " min"), (1, " s"), (0.001, " ms")),
@@ -63,14 +70,14 @@ def draw(board: Mapping[str, Any], prometheus: Prometheus, begin: float, end: fl
     panels = board["panels"]
     width = 24 * COLUMN
     height = HEAD + max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels) * LINE
+    about = f"Namespace: {chosen} · Release: {chosen} · {(end - begin) / 60:.0f} minutes"
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11" role="img">',
         f"<title>{escape(board['title'])}</title>",
         f'<rect width="{width}" height="{height}" fill="#f4f5f5"/>',
         f'<text x="10" y="28" font-size="17" fill="#222">{escape(board["title"])}</text>',
-        f'<text x="{width - 10}" y="28" text-anchor="end" fill="#555">Namespace: {escape(chosen)} · '
-        f"Release: {escape(chosen)} · {(end - begin) / 60:.0f} minutes</text>",
+        f'<text x="{width - 10}" y="28" text-anchor="end" fill="#555">{escape(about)}</text>',
     ]
 
     def asked(expression: str) -> str:
@@ -103,16 +110,16 @@ class _Box:
 
     def __init__(self, panel: Mapping[str, Any]) -> None:
         place = panel["gridPos"]
-        self.x = place["x"] * COLUMN + MARGIN
-        self.y = HEAD + place["y"] * LINE + MARGIN
-        self.width = place["w"] * COLUMN - 2 * MARGIN
-        self.height = place["h"] * LINE - 2 * MARGIN
+        self.x: float = place["x"] * COLUMN + MARGIN
+        self.y: float = HEAD + place["y"] * LINE + MARGIN
+        self.width: float = place["w"] * COLUMN - 2 * MARGIN
+        self.height: float = place["h"] * LINE - 2 * MARGIN
 
     def frame(self, title: str) -> list[str]:
         """The background and the title."""
+        place = f'x="{self.x}" y="{self.y}" width="{self.width}" height="{self.height}"'
         return [
-            f'<rect x="{self.x}" y="{self.y}" width="{self.width}" height="{self.height}" rx="3" '
-            'fill="#fff" stroke="#dcdcdc"/>',
+            f'<rect {place} rx="3" fill="#fff" stroke="#dcdcdc"/>',
             f'<text x="{self.x + 9}" y="{self.y + 18}" font-size="12" fill="#222">{escape(title)}</text>',
         ]
 
@@ -136,12 +143,11 @@ def written(value: float, unit: str) -> str:
     if not value:
         factor, sign = next(((factor, sign) for factor, sign in scale if factor == 1), scale[-1])
     number = value / factor
-    return f"{number:,.0f}{sign}" if number >= 100 or number == round(number) else f"{number:.3g}{sign}"
+    whole = number >= NO_FRACTION or number == round(number)
+    return f"{number:,.0f}{sign}" if whole else f"{number:.3g}{sign}"
 
 
-def _stat(
-    panel: Mapping[str, Any], box: _Box, found: Sequence[Mapping[str, Any]], legend: str
-) -> list[str]:
+def _stat(panel: Mapping[str, Any], box: _Box, found: Sequence[Mapping[str, Any]], legend: str) -> list[str]:
     defaults = panel["fieldConfig"]["defaults"]
     value = float(found[0]["value"][1]) if found else math.nan
     colour = "text"
@@ -151,12 +157,11 @@ def _stat(
     text = written(value, defaults["unit"])
     if found and legend:
         text = f"{_name(legend, found[0]['metric'])}: {text}"
-    middle = box.x + box.width / 2
+    place = f'x="{box.x}" y="{box.y + 26}" width="{box.width}" height="{box.height - 26}"'
+    middle = f'x="{box.x + box.width / 2}" y="{box.y + box.height / 2 + 23}" text-anchor="middle"'
     return [
-        f'<rect x="{box.x}" y="{box.y + 26}" width="{box.width}" height="{box.height - 26}" rx="3" '
-        f'fill="{NAMED[colour]}"/>',
-        f'<text x="{middle}" y="{box.y + box.height / 2 + 23}" font-size="26" fill="#fff" '
-        f'text-anchor="middle">{escape(text)}</text>',
+        f'<rect {place} rx="3" fill="{NAMED[colour]}"/>',
+        f'<text {middle} font-size="26" fill="#fff">{escape(text)}</text>',
     ]
 
 
@@ -171,8 +176,10 @@ class _Graph:
         }
         self._box = box
         self._begin, self._end = begin, end
-        self._left, self._right = box.x + 62, box.x + box.width - 12
-        self._top, self._bottom = box.y + 32, box.y + box.height - 50
+        self._left: float = box.x + 62
+        self._right: float = box.x + box.width - 12
+        self._top: float = box.y + 32
+        self._bottom: float = box.y + box.height - 50
 
     def draw(self, lines: Sequence[Line]) -> list[str]:
         """Everything in the box."""
@@ -261,9 +268,11 @@ class _Graph:
             at = self._bottom - tick * step / top * (self._bottom - self._top)
             parts.append(f'<path d="M{self._left} {at:.1f}H{self._right}" stroke="#ececec"/>')
             text = escape(written(tick * step, self._defaults["unit"]))
-            parts.append(f'<text x="{self._left - 6}" y="{at + 4:.1f}" text-anchor="end" fill="#666">{text}</text>')
+            parts.append(
+                f'<text x="{self._left - 6}" y="{at + 4:.1f}" text-anchor="end" fill="#666">{text}</text>'
+            )
         minutes = (self._end - self._begin) / 60
-        every = next(number for number in (1, 2, 5, 10, 20, 60, 1_440) if minutes / number <= 7)
+        every = next(number for number in (1, 2, 5, 10, 20, 60, 1_440) if minutes / number <= MOST_TICKS)
         for tick in range(int(minutes / every) + 1):
             at = self._x(self._begin + tick * every * 60)
             parts.append(

@@ -62,7 +62,7 @@ class Pods:
         self.site.kube.ask("POST", self._deployments, body)
 
     def step(self) -> None:
-        """Make the pods as many as is wanted, and their processes with them; tell of what has become ready."""
+        """Make the pods as many as is wanted, and processes of them; tell which have become ready."""
         deployment = self.site.kube.ask("GET", f"{self._deployments}/{WORKER}")
         found = self.site.kube.ask("GET", f"{self._path}?labelSelector=app%3D{WORKER}")
         assert deployment is not None

@@ -9,9 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import pytest
 import yaml
 
+from downloadjobs_cli.main import cli
 from support_monitoring import (
     ALERTS,
     CHART,
@@ -47,6 +49,8 @@ QUESTIONS: Final = [
 ]
 
 PARTS: Final = ("What it means", "What users see", "How to look", "How to mend it", "When to silence it")
+
+COMPONENT: Final = "app.kubernetes.io/component"
 
 NAMES: Final = [path.stem for path in ALERTS]
 (BOARD,) = (dashboard(path) for path in DASHBOARDS)
@@ -162,7 +166,7 @@ def test_an_alert_is_about_its_own_release(path: Path) -> None:
 
 
 def test_thresholds_are_those_of_the_values() -> None:
-    """Each number that a file asks for has a default in the values, none is there in vain, and all may change."""
+    """Each number that a file asks for has a default, none is there in vain, and all may be changed."""
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     thresholds = values["monitoring"]["prometheusRule"]["thresholds"]
     for path in ALERTS:
@@ -199,6 +203,31 @@ def test_an_alert_has_a_runbook(path: Path) -> None:
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == list(PARTS)
 
 
+@pytest.mark.parametrize("path", ALERTS, ids=NAMES)
+def test_a_runbook_tells_commands_that_there_are(path: Path) -> None:
+    """What a runbook has the command line do it can, and the objects that it names are the chart's."""
+    text = (RUNBOOKS / f"{path.stem}.md").read_text(encoding="utf-8")
+    commands = "".join(re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    assert all(line.startswith("$ ") for line in commands.splitlines())
+    for group, name in re.findall(r"-- downloadjobs (\w+) (\w+)", text):
+        found = cli.commands[group]
+        assert isinstance(found, click.Group)
+        assert name in found.commands
+    named = {(one["kind"], one["metadata"]["name"]) for one in chart()}
+    for name in re.findall(r"\bdeploy/(downloadjobs-[\w-]+)", commands):
+        assert ("Deployment", name.replace("downloadjobs-", "try-downloadjobs-")) in named
+    for component in re.findall(r"component=(\w+)", commands):
+        assert any(one["metadata"].get("labels", {}).get(COMPONENT) == component for one in chart()), (
+            component
+        )
+
+
+@cache
+def chart() -> list[dict[str, Any]]:
+    """All objects, with the default values."""
+    return rendered()
+
+
 def test_the_page_lists_the_alerts() -> None:
     """monitoring.md lists each alert with its severity, and a link to its runbook."""
     page = (DOCS / "monitoring.md").read_text(encoding="utf-8")
@@ -219,7 +248,10 @@ def promtool(folder: Path, command: str, rules: object, test: object = None) -> 
     program = require_tool("promtool")
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules), encoding="utf-8")
     (folder / "test.yaml").write_text(yaml.safe_dump(test), encoding="utf-8")
-    files = {"check": ["check", "rules", "--lint-fatal", "rules.yaml"], "test": ["test", "rules", "test.yaml"]}
+    files = {
+        "check": ["check", "rules", "--lint-fatal", "rules.yaml"],
+        "test": ["test", "rules", "test.yaml"],
+    }
     done = subprocess.run(
         [program, *files[command]], cwd=folder, capture_output=True, text=True, timeout=60, check=False
     )
@@ -228,7 +260,9 @@ def promtool(folder: Path, command: str, rules: object, test: object = None) -> 
 
 def cases(name: str) -> list[dict[str, Any]]:
     """The cases of an alert, as its file has them."""
-    found: list[dict[str, Any]] = yaml.safe_load((TESTS / f"{name}.yaml").read_text(encoding="utf-8"))["tests"]
+    found: list[dict[str, Any]] = yaml.safe_load((TESTS / f"{name}.yaml").read_text(encoding="utf-8"))[
+        "tests"
+    ]
     return found
 
 
@@ -244,7 +278,7 @@ def test_an_alert_fires_and_does_not(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_alert_does_what_its_cases_say(name: str, tmp_path: Path) -> None:
-    """Over the series of its cases, promtool finds that an alert fires when it should, and says what it should."""
+    """Over the series of its cases an alert fires when it should, and says what it should."""
     rule = rules()[name]
     common = {key: rule["annotations"][key] for key in ("summary", "runbook_url")}
     labels = {"namespace": "own", "job": "try", **rule["labels"]}
@@ -305,14 +339,14 @@ def test_the_sidecar_finds_the_dashboard() -> None:
 
 
 def test_the_dashboard_answers_five_questions() -> None:
-    """The rows, from top to bottom, are the questions; none is collapsed or empty; and monitoring.md tells them."""
+    """The rows are the questions, from top to bottom; none is empty; monitoring.md tells them."""
     rows = [panel for panel in BOARD["panels"] if panel["type"] == "row"]
     assert [row["title"] for row in rows] == QUESTIONS
     assert not any(row["collapsed"] for row in rows)
     kinds = "".join("r" if panel["type"] == "row" else "p" for panel in BOARD["panels"])
     assert re.fullmatch(r"(rp+)+", kinds)
     page = (DOCS / "monitoring.md").read_text(encoding="utf-8")
-    assert [line for line in re.findall(r"^\| \*\*(.+)\*\* \|", page, re.MULTILINE)] == QUESTIONS
+    assert re.findall(r"^\| \*\*(.+)\*\* \|", page, re.MULTILINE) == QUESTIONS
 
 
 def test_the_dashboard_can_be_provisioned() -> None:
