@@ -1,6 +1,6 @@
 """Draws the dashboard with what real processes told while they worked, and were disturbed.
 
-    .venv/bin/python bench/monitoring.py --recorded FOLDER [--minutes 24] [--shown 0.84] [--picture FILE.svg]
+    .venv/bin/python bench/monitoring.py --recorded FOLDER [--minutes 24] [--shown 0.81] [--picture FILE.svg]
 
 Recorded are an operator on a real API server, the API, and workers, by a real Prometheus. The control plane
 has no nodes: for each pod of the workers' Deployment a worker runs as a process, so the autoscaler is the
@@ -206,7 +206,7 @@ def main() -> None:
     )
     parser.add_argument("--recorded", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=24)
-    parser.add_argument("--shown", type=float, default=0.84, help="the share of the time that is drawn")
+    parser.add_argument("--shown", type=float, default=0.81, help="the share of the time that is drawn")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "monitoring-dashboard.svg")
     options = parser.parse_args()
     folder: Path = options.recorded
