@@ -1,4 +1,7 @@
-"""docs/metrics.md and what processes tell are the same, in both directions; and names keep to the rules."""
+"""docs/metrics.md and what processes tell are the same, in both directions; and names keep to the rules.
+
+What alerts and panels of the chart ask for is among it.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from downloadjobs_core.redis_client import RedisConfig, connect_async
 from downloadjobs_operator.metrics import OperatorMetrics
 from downloadjobs_operator.queue_metrics import QueueExporter
 from support_metrics import Metrics, metrics_of, scrape, side_port
+from support_monitoring import FROM_PROMETHEUS, Query, queries
 from support_processes import System, running
 from support_worker import eventually, put_files
 
@@ -150,6 +154,21 @@ def every_family(ran: dict[str, Metrics]) -> Iterator[tuple[str, Metric]]:
     """All metrics of all processes."""
     for process in PROCESSES:
         yield from ran[process].families.items()
+
+
+@pytest.mark.parametrize("query", queries(), ids=lambda query: query.where)
+def test_alerts_and_panels_ask_for_what_is_told(ran: dict[str, Metrics], query: Query) -> None:
+    """Each metric that an alert or a panel names is told by a process, with each label that it asks for."""
+    told_labels = {
+        sample.name: set(sample.labels) for _, family in every_family(ran) for sample in family.samples
+    }
+    had = set(FROM_PROMETHEUS)
+    for name, labels in query.metrics:
+        assert name in told_labels, f"{name} is told by no process"
+        assert set(labels) <= told_labels[name] | FROM_PROMETHEUS, name
+        had |= told_labels[name]
+    assert query.metrics
+    assert query.grouped_by <= had
 
 
 def test_names_keep_to_prometheus_rules(ran: dict[str, Metrics]) -> None:
