@@ -119,7 +119,7 @@ def patch(cluster: FakeKubectl, args: Sequence[str]) -> None:
 
             job_id = state["object"]["status"].get("jobId") or meta["uid"]
             with redis.Redis.from_url(state["redis"]) as client:
-                client.set(f"{{downloadjobs}}:claim:{digest}", job_id, ex=300)
+                client.set(f"{{downloadjobs}}:claim:{digest}:{job_id}", "1", ex=300)
     cluster.write(object=state["object"])
     sys.stdout.write(f"{RESOURCE}/films\n")
 

@@ -160,7 +160,7 @@ def test_all_unknown_claims_look_alike(
 def test_a_claim_ends(shared: System, queue: LeaseStore, nobody: httpx.Client, job_id: str) -> None:
     """A claim is kept for five minutes; after its time it is unknown."""
     nonce = claimed(shared, job_id)
-    key = f"{ROOT}:claim:{digest_of(nonce)}"
+    key = f"{ROOT}:claim:{digest_of(nonce)}:{job_id}"
     assert CLAIM_SECONDS - 5 <= int(queue.redis.ttl(key)) <= CLAIM_SECONDS == 300
     assert ask(nobody, job_id, nonce).status_code == 200
     queue.redis.pexpire(key, 1)
