@@ -150,9 +150,12 @@ class Controller:
                 self.gone(tracked)
                 continue
             except InvalidError:
-                # The object is not as it was seen, or not as it may be (any more).
+                # The object is not as it was seen (as after an answer that was lost), or not as it may be.
+                seen = tracked.dj
                 await self._look_again(tracked)
-                raise
+                if tracked.dj == seen and not tracked.gone:
+                    raise
+                continue
             if step in {Step.FOLLOW, Step.FORGET}:
                 return
 
