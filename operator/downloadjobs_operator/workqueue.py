@@ -15,7 +15,7 @@ from downloadjobs_core import logs
 FIRST_BACKOFF_SECONDS: Final = 0.5
 """After the first failure of a key: an outage of a moment is over by then. Each further one doubles it."""
 
-LONGEST_BACKOFF_SECONDS: Final = 30.0
+LONGEST_BACKOFF_SECONDS: Final = 10.0
 """What has failed for long is back this soon after its cause is gone."""
 
 HELD_SECONDS: Final = 0.2

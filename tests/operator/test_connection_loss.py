@@ -125,7 +125,7 @@ def test_resets_in_the_middle_of_answers(site: Site, proxy: Proxy) -> None:
     for name in names:
         site.create(name)
     for name in names:
-        eventually(lambda name=name: site.record(site.uids[name]).get("state") == "completed", 60, name)  # type: ignore[misc]
+        eventually(lambda name=name: site.record(site.uids[name]).get("state") == "completed", 120, name)  # type: ignore[misc]
     assert proxy.resets > 0
     proxy.set_mode(Mode.OPEN)
     for name in names:

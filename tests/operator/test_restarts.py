@@ -102,6 +102,7 @@ def test_a_running_job_is_not_disturbed(site: Site, number: signal.Signals) -> N
     site.system.start_worker(**RUNS_ON)
     uid = site.create("films")
     worker = site.until_phase("films", "Processing")["worker"]
+    site.until_told("films", "Queued", "Started")  # after the status: a kill in between would take them along
     token = site.record(uid)["token"]
     stop(site, number)
     site.start_operator()
