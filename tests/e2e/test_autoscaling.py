@@ -43,7 +43,7 @@ SETTINGS: Final[dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def scaled(installer: Installer) -> Iterator[Installation]:
     """An installation whose workers come and go."""
-    with installer.installed(SETTINGS) as found:
+    with installer.installed(SETTINGS, persistence=False) as found:
         found.seed(FILES)
         yield found
 
