@@ -47,6 +47,9 @@ USER: Final = "ada"
 READY_SECONDS: Final = 180.0
 """Within which pods are ready on a slow and busy machine, images being there."""
 
+PATIENCE_SECONDS: Final = 90.0
+"""For how long reading a job's record goes on without an answer."""
+
 HELM_SECONDS: Final = 60.0
 
 _FORWARDING: Final = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ")
@@ -435,10 +438,24 @@ class Installation:
 
     def job(self, job_id: str, *, user: str = USER) -> Object:
         """The whole record of a job that came by REST."""
-        answer = self.request("GET", f"/v1/jobs/{job_id}", user=user)
+        answer = self._patient(f"/v1/jobs/{job_id}", user)
         assert answer.is_success, answer.text
         found: Object = answer.json()
         return found
+
+    def _patient(self, path: str, user: str) -> httpx.Response:
+        """Read, also while a server behind the API comes back, or the forwarded port has lost its pod."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                answer = self.request("GET", path, user=user)
+            except httpx.TransportError:
+                if time.monotonic() > end:
+                    raise
+            else:
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > end:
+                    return answer
+            time.sleep(1)
 
     def wait_job(
         self, job_id: str, state: str = "completed", seconds: float = 120, *, user: str = USER
