@@ -104,7 +104,8 @@ class Alarms:
         """Note when an object's next alarm is due."""
         alarm = next_alarm(tracked.dj, tracked.status)
         uid = tracked.dj.uid
-        if alarm is None:
+        # A status may still be written when its object is gone: what is forgotten stays so.
+        if alarm is None or self._tracking.get(uid) is not tracked:
             self._at.pop(uid, None)
             return
         # One that has rung rings again, for what it did may have been lost; but not all the time.

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from support_cluster import ClusterError, NoClusterError
-from support_e2e import Installation, Installer, InstallError, require_nodes, source_with_nodes
-from support_tools import require_tool
+from support_e2e import Installation, Installer, InstallError, installer_in
 
 TEST_SECONDS = 600
 """A test's time by default: the first one waits for the installation, too."""
@@ -45,16 +44,8 @@ def _absent(error: Exception) -> None:
 @pytest.fixture(scope="session")
 def installer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installer]:
     """A cluster that has nodes and the images; without one the tests skip."""
-    helm = require_tool(os.environ.get("HELM") or "helm")
-    tag = os.environ.get("E2E_TAG") or "dev"
-    folder = tmp_path_factory.mktemp("e2e")
     try:
-        source = source_with_nodes()
-        source.prepare(lambda _text: None)
-        with source.running(folder) as cluster:
-            require_nodes(cluster, tag)
-            found = Installer(cluster, helm, tag, folder)
-            found.prepare()
+        with installer_in(tmp_path_factory.mktemp("e2e")) as found:
             yield found
     except NoClusterError as error:
         _absent(error)

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from support_e2e import COMPONENTS, Installation, Installer
-from support_installer import installer_in
+from support_e2e import COMPONENTS, Installation, Installer, installer_in
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

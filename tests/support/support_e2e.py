@@ -31,6 +31,7 @@ from downloadjobs_cli.seeding import seed
 from downloadjobs_cli.stack import without_addresses
 from downloadjobs_core.objectstore.s3 import S3Config, S3ObjectStore, connect
 from support_cluster import Cluster, ClusterError, NoClusterError, Source, find_source
+from support_tools import require_tool
 
 ROOT: Final = Path(__file__).parents[2]
 CHART: Final = ROOT / "charts" / "downloadjobs"
@@ -611,6 +612,25 @@ class Installer:
         if done.returncode:
             raise InstallError(f"helm {' '.join(args)}: exit code {done.returncode}\n{done.stderr.strip()}")
         return done.stdout
+
+
+@contextmanager
+def installer_in(folder: Path) -> Iterator[Installer]:
+    """What the session finds on its machine. Helm is `HELM`, the images' tag `E2E_TAG`.
+
+    Raises:
+        NoClusterError: there is no cluster with nodes and the images.
+        ClusterError, InstallError: it does not work.
+    """
+    helm = require_tool(os.environ.get("HELM") or "helm")
+    tag = os.environ.get("E2E_TAG") or "dev"
+    source = source_with_nodes()
+    source.prepare(lambda _text: None)
+    with source.running(folder) as cluster:
+        require_nodes(cluster, tag)
+        found = Installer(cluster, helm, tag, folder)
+        found.prepare()
+        yield found
 
 
 def source_with_nodes() -> Source:

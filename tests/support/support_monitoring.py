@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from support_tools import require_tool
+from support_chart import CHART, SECRETS, rendered
 
-ROOT: Final = Path(__file__).parents[2]
-CHART: Final = ROOT / "charts" / "downloadjobs"
 ALERTS: Final = sorted((CHART / "files" / "alerts").glob("*.yaml"))
 DASHBOARDS: Final = sorted((CHART / "files" / "dashboards").glob("*.json"))
-
-SECRETS: Final = (
-    "bundled.redis.existingSecret=redis",
-    "bundled.objectStore.workerSecret=s3-worker",
-    "bundled.objectStore.apiSecret=s3-api",
-)
-"""Values without which the bundled servers cannot be rendered outside of a cluster."""
 
 FROM_PROMETHEUS: Final = {"namespace", "job", "le"}
 """Labels that the scrape adds, or a histogram has."""
@@ -68,24 +57,9 @@ class Query:
         }
 
 
-def render(*settings: str) -> subprocess.CompletedProcess[str]:
-    """Have Helm render the chart, for a release `try` in the namespace `own`."""
-    helm = require_tool(os.environ.get("HELM") or "helm")
-    values = [f"--set={setting}" for setting in (*SECRETS, *settings)]
-    command = [helm, "template", "try", str(CHART), "--namespace=own", "--kube-version=1.31.0", *values]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def rendered(*settings: str) -> list[dict[str, Any]]:
-    """The objects that the chart renders."""
-    done = render(*settings)
-    assert done.returncode == 0, done.stderr
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
-
-
 def of_kind(kind: str, *settings: str) -> list[dict[str, Any]]:
     """Those of one kind."""
-    return [one for one in rendered(*settings) if one["kind"] == kind]
+    return [one for one in rendered(*SECRETS, *settings) if one["kind"] == kind]
 
 
 def alert(path: Path) -> dict[str, Any]:

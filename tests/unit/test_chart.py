@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,12 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml
 
-from support_tools import require_tool
-
-ROOT: Final = Path(__file__).parents[2]
-CHART: Final = ROOT / "charts" / "downloadjobs"
+import support_chart
+from support_chart import CHART, ROOT
 
 EXTERNAL: Final[dict[str, Any]] = {
     "bundled": {"redis": {"enabled": False}, "objectStore": {"enabled": False}},
@@ -43,20 +38,15 @@ def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def render(values: Mapping[str, Any], base: Mapping[str, Any] = EXTERNAL) -> subprocess.CompletedProcess[str]:
-    """What `helm template` says."""
-    helm = require_tool(os.environ.get("HELM") or "helm")
-    command = [helm, "template", "try", str(CHART), "--namespace=own", "--kube-version=1.31.0", "--values=-"]
-    text = json.dumps(merged(base, values))
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    """What Helm says with some values, over those of servers outside or of bundled ones."""
+    return support_chart.render(values=merged(base, values))
 
 
 def rendered(
     values: Mapping[str, Any] | None = None, base: Mapping[str, Any] = EXTERNAL
 ) -> list[dict[str, Any]]:
-    """The objects of a rendering that must succeed."""
-    done = render(values or {}, base)
-    assert done.returncode == 0, done.stderr
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
+    """The objects that the chart renders then."""
+    return support_chart.rendered(values=merged(base, values or {}))
 
 
 def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:

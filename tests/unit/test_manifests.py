@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+import support_chart
 from downloadjobs_cli.main import cli
 from downloadjobs_core.job import MAX_FILE_ID, MAX_FILES, MIN_FILE_ID
 from downloadjobs_core.states import JobState, Priority
@@ -23,10 +24,9 @@ from downloadjobs_operator.autoscaler.limits import parse
 from downloadjobs_operator.downloadjob import BACKOFF_LIMIT, GROUP, KIND, PLURAL, VERSION
 from downloadjobs_operator.explaining import camel_case, phase_of
 from downloadjobs_operator.status import PENDING
+from support_chart import CHART, ROOT, SECRETS
 from support_tools import require_tool
 
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts" / "downloadjobs"
 MANIFESTS = ROOT / "manifests"
 DOCS = ROOT / "docs"
 OPERATOR = ROOT / "operator" / "downloadjobs_operator"
@@ -255,13 +255,6 @@ def test_manifests_are_what_the_chart_renders(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text(encoding="utf-8") == (MANIFESTS / name).read_text(encoding="utf-8")
 
 
-SECRETS: Final = (
-    "bundled.redis.existingSecret=redis",
-    "bundled.objectStore.workerSecret=s3-worker",
-    "bundled.objectStore.apiSecret=s3-api",
-)
-"""Values without which the bundled servers cannot be rendered outside of a cluster."""
-
 EXTERNAL: Final = (
     "bundled.redis.enabled=false",
     "bundled.objectStore.enabled=false",
@@ -271,18 +264,13 @@ EXTERNAL: Final = (
 
 
 def render(*settings: str) -> subprocess.CompletedProcess[str]:
-    """Have Helm render the chart, for a release `try` in the namespace `own`."""
-    helm = require_tool(os.environ.get("HELM") or "helm")
-    values = [f"--set={setting}" for setting in (*SECRETS, *settings)]
-    command = [helm, "template", "try", str(CHART), "--namespace=own", "--kube-version=1.31.0", *values]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    """What Helm says with some values, where the bundled servers' Secrets are there."""
+    return support_chart.render(*SECRETS, *settings)
 
 
 def rendered(*settings: str) -> list[dict[str, Any]]:
-    """The objects that the chart renders."""
-    done = render(*settings)
-    assert done.returncode == 0, done.stderr
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
+    """The objects that the chart renders then."""
+    return support_chart.rendered(*SECRETS, *settings)
 
 
 def test_the_chart_has_the_definition_by_default() -> None:

@@ -14,20 +14,17 @@ import pytest
 import yaml
 
 from downloadjobs_cli.main import cli
+from support_chart import CHART, ROOT, SECRETS, render, rendered
 from support_monitoring import (
     ALERTS,
-    CHART,
     DASHBOARDS,
     FROM_PROMETHEUS,
-    ROOT,
     Query,
     alert,
     dashboard,
     of_kind,
     panel_queries,
     queries,
-    render,
-    rendered,
 )
 from support_tools import require_tool
 
@@ -59,7 +56,7 @@ PANELS: Final = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 
 def test_nothing_is_installed_unless_asked_for() -> None:
     """By default nothing needs the Prometheus Operator's definitions, and there is no dashboard."""
-    objects = rendered()
+    objects = rendered(*SECRETS)
     assert not any("monitoring.coreos.com" in one["apiVersion"] for one in objects)
     assert not any(one["metadata"]["name"].endswith("-dashboard") for one in objects)
 
@@ -69,7 +66,7 @@ def test_nothing_is_installed_unless_asked_for() -> None:
 
 def test_each_process_is_scraped_at_its_port() -> None:
     """Each PodMonitor selects one component's pods, and names the port on which those tell their metrics."""
-    objects = rendered(MONITORS, "worker.metricsPort=9191")
+    objects = rendered(*SECRETS, MONITORS, "worker.metricsPort=9191")
     pods = {
         one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["template"]
         for one in objects
@@ -188,10 +185,10 @@ def test_thresholds_are_those_of_the_values() -> None:
 def test_alerts_can_be_left_out() -> None:
     """A disabled alert is not installed, and a name that there is not is refused."""
     assert set(rules("monitoring.prometheusRule.disabled={statusLag}")) == set(NAMES) - {"status-lag"}
-    done = render(RULES, "monitoring.prometheusRule.disabled={status-lag}")
+    done = render(*SECRETS, RULES, "monitoring.prometheusRule.disabled={status-lag}")
     assert done.returncode
     assert "names the alert status-lag, and there is none; there are apiAbsent, apiErrors" in done.stderr
-    assert render(RULES, "monitoring.prometheusRule.thresholds.statusLagg.seconds=1").returncode
+    assert render(*SECRETS, RULES, "monitoring.prometheusRule.thresholds.statusLagg.seconds=1").returncode
 
 
 def test_runbooks_are_where_the_values_say() -> None:
@@ -231,7 +228,7 @@ def test_a_runbook_tells_commands_that_there_are(path: Path) -> None:
 @cache
 def chart() -> list[dict[str, Any]]:
     """All objects, with the default values."""
-    return rendered()
+    return rendered(*SECRETS)
 
 
 def test_the_page_lists_the_alerts() -> None:

@@ -15,8 +15,17 @@ from typing import Any, Final
 import pytest
 
 from downloadjobs_cli.verifying import verify
-from support_e2e import CHART, PROJECT, RELEASE, Installation, Installer, merged, require_nodes, until
-from support_installer import installer_in
+from support_e2e import (
+    CHART,
+    PROJECT,
+    RELEASE,
+    Installation,
+    Installer,
+    installer_in,
+    merged,
+    require_nodes,
+    until,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
