@@ -26,7 +26,7 @@ endif
 .DELETE_ON_ERROR:
 # One environment: nothing here may run beside the installation.
 .NOTPARALLEL:
-.PHONY: help demo up operator test test-slow test-cluster test-cluster-load test-e2e chaos coverage lint format lock \
+.PHONY: help demo up operator test test-slow test-cluster test-cluster-load test-e2e test-scale-in chaos coverage lint format lock \
 	images manifests values clean
 .PHONY: kind-cluster kind-up kind-demo kind-down images-dev images-list schemas lint-chart lint-workflows test-network \
 	test-upgrade
@@ -57,6 +57,9 @@ test-cluster-load: .venv/.dev ## Run the tests with thousands of objects in a cl
 
 test-e2e: .venv/.dev ## Run the tests of an installation on a cluster with nodes, see CONTRIBUTING.md (ARGS="-k install")
 	$(BIN)/pytest tests/e2e $(ARGS)
+
+test-scale-in: .venv/.dev ## Remove workers 20 times while others work, on such a cluster (ROUNDS=20)
+	E2E_SCALE_INS=$(ROUNDS) $(BIN)/pytest tests/e2e -k no_busy_worker $(ARGS)
 
 chaos: .venv/.dev ## Break everything while 500 jobs run, and account for each (ARGS="--seed 7 --jobs 500 --faults 50")
 	@PYTHONPATH=tests/support $(BIN)/python tests/chaos/run.py $(ARGS)
@@ -90,6 +93,7 @@ lock: .venv/.uv ## Solve the pins in requirements/ anew (ARGS=--upgrade for newe
 
 DOCKER ?= docker
 TAG ?= dev
+ROUNDS ?= 20
 
 images: ## Build the images downloadjobs/{api,worker,operator}:dev by Docker (TAG=…, DOCKER=podman)
 	@for process in api worker operator; do \

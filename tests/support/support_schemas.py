@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,8 @@ Schema = dict[str, Any]
 PREFIX: Final = "#/components/schemas/"
 KINDS: Final = "x-kubernetes-group-version-kind"
 OPEN: Final = "x-kubernetes-preserve-unknown-fields"
+
+PUBLISHED_SECONDS: Final = 60.0
 
 LOCATION: Final = "{{.Group}}_{{.ResourceAPIVersion}}_{{.ResourceKind}}.json"
 """kubeconform's name of a file, which `file_name` makes."""
@@ -90,6 +93,31 @@ def _raw(kubectl: list[str], path: str) -> dict[str, Any]:
     return answer
 
 
+def missing(definitions: Mapping[str, Any], paths: Mapping[str, Any]) -> set[str]:
+    """The groups and versions of definitions (apiextensions.k8s.io/v1) that have no page of schemas yet."""
+    wanted = {
+        f"apis/{one['spec']['group']}/{version['name']}"
+        for one in definitions["items"]
+        for version in one["spec"]["versions"]
+        if version["served"]
+    }
+    return wanted - paths.keys()
+
+
+def _published(kubectl: list[str]) -> dict[str, Any]:
+    """The pages of schemas. Those of a definition come some time after it is established."""
+    end = time.monotonic() + PUBLISHED_SECONDS
+    while True:
+        paths: dict[str, Any] = _raw(kubectl, "/openapi/v3")["paths"]
+        definitions = _raw(kubectl, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
+        late = missing(definitions, paths)
+        if not late:
+            return paths
+        if time.monotonic() > end:
+            raise SystemExit(f"The API server has no schemas of {', '.join(sorted(late))}.")
+        time.sleep(1)
+
+
 def main(arguments: list[str]) -> None:
     """Write the schemas of a cluster."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -100,7 +128,7 @@ def main(arguments: list[str]) -> None:
     kubectl = [options.kubectl, *([f"--context={options.context}"] if options.context else [])]
     options.folder.mkdir(parents=True, exist_ok=True)
     count = 0
-    for path, entry in _raw(kubectl, "/openapi/v3")["paths"].items():
+    for path, entry in _published(kubectl).items():
         if not path.startswith(("api/v", "apis/")):
             continue
         for name, schema in schemas(_raw(kubectl, entry["serverRelativeURL"])):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from support_schemas import LOCATION, PREFIX, schemas, strict
+from support_schemas import LOCATION, PREFIX, missing, schemas, strict
 
 KIND: Final = "x-kubernetes-group-version-kind"
 
@@ -68,3 +68,11 @@ def test_names_of_fields_are_no_keywords() -> None:
 def test_null_is_as_good_as_nothing() -> None:
     """The API server drops a field that is null, so null is allowed, also where only some values are."""
     assert strict({"type": "string", "enum": ["a"]}) == {"type": ["string", "null"], "enum": ["a", None]}
+
+
+def test_schemas_that_are_still_to_come() -> None:
+    """A definition whose schemas are not published yet is waited for; one that is not served is not."""
+    versions = [{"name": "v1", "served": True}, {"name": "v1alpha1", "served": False}]
+    definitions = {"items": [{"spec": {"group": "downloadjobs.dev", "versions": versions}}]}
+    assert missing(definitions, {"apis/apps/v1": {}}) == {"apis/downloadjobs.dev/v1"}
+    assert missing(definitions, {"apis/downloadjobs.dev/v1": {}}) == set()
