@@ -22,6 +22,8 @@ case "$name $*" in
     "kind get clusters") cat "$CLUSTERS" ;;
     "docker info") exit "${DOCKER_EXIT:-0}" ;;
     "kubectl --context "*" version") exit "${CLUSTER_EXIT:-0}" ;;
+    # As kubectl does: a stand-in that ends without having read would leave sed a broken pipe.
+    *"--filename -") cat > /dev/null ;;
     *port-forward*) echo "Forwarding from 127.0.0.1:8333 -> 8333"; exec sleep 60 ;;
 esac
 """
