@@ -176,10 +176,11 @@ def main() -> None:
     args = options.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("bench/api.py needs wrk: apt-get install wrk")
-    if shutil.which(args.node) is None or shutil.which("npm") is None:
+    npm = shutil.which("npm")
+    if shutil.which(args.node) is None or npm is None:
         sys.exit("bench/api.py needs Node and npm: apt-get install nodejs npm")
     subprocess.run(
-        ["npm", "ci", "--silent", "--omit=dev", "--no-audit", "--no-fund"], cwd=PEER, check=True
+        [npm, "ci", "--silent", "--omit=dev", "--no-audit", "--no-fund"], cwd=PEER, check=True
     )  # fmt: skip
 
     with tempfile.TemporaryDirectory(prefix="downloadjobs-bench-") as name:
@@ -227,7 +228,7 @@ def main() -> None:
     rps = {load.name: median([row[load.name].rps for row in rounds]) for load in loads}
     p99 = {load.name: median([row[load.name].p99_ms for row in rounds]) for load in loads}
     table(
-        f"one process each, {args.connections} connections, median of {args.rounds} rounds of {args.seconds} s",
+        f"one process each, {args.connections} connections, median of {args.rounds} × {args.seconds} s",
         ["route", "requests/s", "p99 ms", "ratio to bare Falcon"],
         [
             [
