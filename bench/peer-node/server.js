@@ -1,21 +1,20 @@
 // The routes that bench/api.py compares: status and initiate, with the same checks and the same headers,
-// as a small service on Hono and ioredis would have them. A job is a hash and an entry in a list.
+// as a small and quick service on Hono and ioredis would have them. A job is a hash and an entry in a list.
 //
 // PORT, REDIS_URL, RATE_LIMIT_MAX_REQUESTS and RATE_LIMIT_WINDOW_MS are read from the environment.
 
 import { randomUUID } from 'node:crypto'
 import { serve } from '@hono/node-server'
 import { Hono } from 'hono'
-import { cors } from 'hono/cors'
-import { requestId } from 'hono/request-id'
-import { secureHeaders } from 'hono/secure-headers'
 import { Redis } from 'ioredis'
 import { z } from 'zod'
 
 const WINDOW_MS = Number(process.env.RATE_LIMIT_WINDOW_MS ?? 60_000)
 const LIMIT = Number(process.env.RATE_LIMIT_MAX_REQUESTS ?? 1_000)
+const POLICY = `"default";q=${LIMIT};w=${WINDOW_MS / 1000}`
 const POLL_SECONDS = '1'
 const USER = /^[\x21-\x2b\x2d-\x7e]{1,128}$/
+const REQUEST_ID = /^[A-Za-z0-9._~:/+=@-]{1,128}$/
 const FINISHED = new Set(['completed', 'failed', 'cancelled', 'expired'])
 const FIELDS = ['user', 'state', 'files_done', 'files_total', 'files_failed', 'bytes_done', 'bytes_total', 'updated_ms']
 
@@ -35,93 +34,107 @@ const initiateBody = z.object({
   priority: z.enum(['low', 'normal', 'high']).optional(),
 })
 
-const app = new Hono()
-app.use(requestId())
-app.use(cors())
-app.use(
-  secureHeaders({
-    contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
-    xFrameOptions: 'DENY',
-    // Not among the headers of the API that this is compared with.
-    crossOriginOpenerPolicy: false,
-    crossOriginResourcePolicy: false,
-    originAgentCluster: false,
-    xDnsPrefetchControl: false,
-    xDownloadOptions: false,
-    xPermittedCrossDomainPolicies: false,
-    xXssProtection: false,
-  }),
-)
+// All headers of an answer go to Hono in one object: set one by one, or by its middleware, they cost half of
+// the requests a second, because each answer then becomes a Response before it is written.
+const headersOf = (c) => {
+  const given = c.req.header('x-request-id')
+  return {
+    'content-type': 'application/json',
+    'x-request-id': given !== undefined && REQUEST_ID.test(given) ? given : randomUUID(),
+    'strict-transport-security': 'max-age=31536000; includeSubDomains',
+    'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+    'x-content-type-options': 'nosniff',
+    'x-frame-options': 'DENY',
+    'referrer-policy': 'no-referrer',
+    'access-control-allow-origin': '*',
+  }
+}
 
-const problem = (c, status, error, message, more = {}) =>
-  c.json(
-    { type: `https://example.org/problems/${error}`, title: error, status, detail: message, error, message,
-      requestId: c.get('requestId'), ...more },
-    status,
-    { 'content-type': 'application/problem+json' },
-  )
+const problem = (c, headers, status, error, message, more = {}) => {
+  headers['content-type'] = 'application/problem+json'
+  const body = {
+    type: `https://example.org/problems/${error}`, title: error, status, detail: message, error, message,
+    requestId: headers['x-request-id'], ...more,
+  }
+  return c.body(JSON.stringify(body), status, headers)
+}
 
-app.use('/v1/*', async (c, next) => {
+// Calls a handler for a user who is signed in and within the limit.
+const limited = (handler) => async (c) => {
+  const headers = headersOf(c)
   const user = c.req.header('x-user-id')
-  if (user === undefined || !USER.test(user)) return problem(c, 401, 'unauthenticated', 'Send the user in the x-user-id header.')
-  c.set('user', user)
+  if (user === undefined || !USER.test(user))
+    return problem(c, headers, 401, 'unauthenticated', 'Send the user in the x-user-id header.')
   const [spent, left] = await redis.spend(`peer:limit:${user}`, WINDOW_MS)
   const remaining = Math.max(0, LIMIT - spent)
   const seconds = Math.ceil(left / 1000)
-  c.header('ratelimit-limit', `${LIMIT}`)
-  c.header('ratelimit-remaining', `${remaining}`)
-  c.header('ratelimit-reset', `${seconds}`)
-  c.header('ratelimit-policy', `"default";q=${LIMIT};w=${WINDOW_MS / 1000}`)
-  c.header('ratelimit', `"default";r=${remaining};t=${seconds}`)
+  headers['ratelimit-limit'] = `${LIMIT}`
+  headers['ratelimit-remaining'] = `${remaining}`
+  headers['ratelimit-reset'] = `${seconds}`
+  headers['ratelimit-policy'] = POLICY
+  headers['ratelimit'] = `"default";r=${remaining};t=${seconds}`
   if (spent > LIMIT) {
-    c.header('retry-after', `${seconds}`)
-    return problem(c, 429, 'rate-limited', 'Too many requests.')
+    headers['retry-after'] = `${seconds}`
+    return problem(c, headers, 429, 'rate-limited', 'Too many requests.')
   }
-  await next()
-})
+  return handler(c, user, headers)
+}
 
-app.post('/v1/download/initiate', async (c) => {
-  let given
-  try {
-    given = await c.req.json()
-  } catch {
-    return problem(c, 400, 'invalid-json', 'The body is not JSON.')
-  }
-  const read = initiateBody.safeParse(given)
-  if (!read.success) return problem(c, 400, 'invalid-body', 'The body breaks a rule.', { errors: read.error.issues })
-  const { file_ids, priority = 'normal' } = read.data
-  const ids = [...new Set(file_ids)]
-  const id = randomUUID()
-  const now = Date.now()
-  await redis
-    .multi()
-    .hset(`peer:job:${id}`, {
-      id, user: c.get('user'), state: 'queued', priority, file_ids: JSON.stringify(ids), files_total: ids.length,
-      files_done: 0, files_failed: 0, bytes_done: 0, bytes_total: 0, created_ms: now, updated_ms: now,
-    })
-    .lpush(`peer:queue:${priority}`, id)
-    .exec()
-  c.header('location', `/v1/download/status/${id}`)
-  c.header('retry-after', POLL_SECONDS)
-  return c.json({ jobId: id, status: 'queued', totalFileIds: file_ids.length, estimatedTime: '30-90 seconds' }, 202)
-})
+const app = new Hono()
 
-app.get('/v1/download/status/:id', async (c) => {
-  const id = c.req.param('id')
-  const [user, state, done, total, failed, bytesDone, bytesTotal, updated] = await redis.hmget(`peer:job:${id}`, ...FIELDS)
-  if (user === null) return problem(c, 404, 'job-not-found', 'There is no such job.')
-  if (user !== c.get('user')) return problem(c, 403, 'forbidden', 'The job is not yours.')
-  const progress = { processed: Number(done), total: Number(total) }
-  if (Number(bytesTotal)) Object.assign(progress, { bytes: Number(bytesDone), bytesTotal: Number(bytesTotal) })
-  const body = { jobId: id, status: state, progress, updatedAt: new Date(Number(updated)).toISOString() }
-  if (Number(failed)) body.failedFiles = Number(failed)
-  const tag = `W/"${Number(updated).toString(36)}"`
-  c.header('etag', tag)
-  c.header('cache-control', 'no-cache')
-  if (!FINISHED.has(state)) c.header('retry-after', POLL_SECONDS)
-  if (c.req.header('if-none-match') === tag) return c.body(null, 304)
-  return c.json(body)
-})
+app.post(
+  '/v1/download/initiate',
+  limited(async (c, user, headers) => {
+    let given
+    try {
+      given = await c.req.json()
+    } catch {
+      return problem(c, headers, 400, 'invalid-json', 'The body is not JSON.')
+    }
+    const read = initiateBody.safeParse(given)
+    if (!read.success)
+      return problem(c, headers, 400, 'invalid-body', 'The body breaks a rule.', { errors: read.error.issues })
+    const { file_ids, priority = 'normal' } = read.data
+    const ids = [...new Set(file_ids)]
+    const id = randomUUID()
+    const now = Date.now()
+    await redis
+      .multi()
+      .hset(`peer:job:${id}`, {
+        id, user, state: 'queued', priority, file_ids: JSON.stringify(ids), files_total: ids.length,
+        files_done: 0, files_failed: 0, bytes_done: 0, bytes_total: 0, created_ms: now, updated_ms: now,
+      })
+      .lpush(`peer:queue:${priority}`, id)
+      .exec()
+    headers.location = `/v1/download/status/${id}`
+    headers['retry-after'] = POLL_SECONDS
+    const body = { jobId: id, status: 'queued', totalFileIds: file_ids.length, estimatedTime: '30-90 seconds' }
+    return c.body(JSON.stringify(body), 202, headers)
+  }),
+)
+
+app.get(
+  '/v1/download/status/:id',
+  limited(async (c, user, headers) => {
+    const id = c.req.param('id')
+    const [owner, state, done, total, failed, bytesDone, bytesTotal, updated] = await redis.hmget(`peer:job:${id}`, ...FIELDS)
+    if (owner === null) return problem(c, headers, 404, 'job-not-found', 'There is no such job.')
+    if (owner !== user) return problem(c, headers, 403, 'forbidden', 'The job is not yours.')
+    const tag = `"${Number(updated).toString(36)}"`
+    headers.etag = tag
+    headers['cache-control'] = 'no-cache'
+    if (!FINISHED.has(state)) headers['retry-after'] = POLL_SECONDS
+    if (c.req.header('if-none-match') === tag) {
+      delete headers['content-type']
+      return c.body(null, 304, headers)
+    }
+    const progress = { processed: Number(done), total: Number(total) }
+    if (Number(bytesTotal)) Object.assign(progress, { bytes: Number(bytesDone), bytesTotal: Number(bytesTotal) })
+    const body = { jobId: id, status: state, progress, updatedAt: new Date(Number(updated)).toISOString() }
+    if (Number(failed)) body.failedFiles = Number(failed)
+    return c.body(JSON.stringify(body), 200, headers)
+  }),
+)
 
 app.get('/', (c) => c.json({ message: 'peer' }))
 
