@@ -29,7 +29,7 @@ MIN_NONCE: Final = 32
 MAX_NONCE: Final = 128
 """Characters; 256 random bits have 43 in base64 and 64 in hexadecimal."""
 
-FileId = Annotated[int, Field(ge=MIN_FILE_ID, le=MAX_FILE_ID)]
+FileId = Annotated[int, Field(ge=MIN_FILE_ID, le=MAX_FILE_ID, examples=[10_003])]
 Model = TypeVar("Model", bound=BaseModel)
 
 
