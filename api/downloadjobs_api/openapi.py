@@ -5,16 +5,16 @@ https://spec.openapis.org/oas/v3.1.1.html. Schemas are JSON Schema 2020-12, as p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from downloadjobs_api import problems
-from downloadjobs_api.answers import Problem
+from downloadjobs_api.answers import Initiated, Problem
 from downloadjobs_api.identity import USER_HEADER
-from downloadjobs_api.operations import Answered, Operation, Parameter, Tag, Who
+from downloadjobs_api.operations import HTML, JOB_ID, JSON, Answered, Operation, Parameter, Tag, Who
 from downloadjobs_api.problems import Kind
 from downloadjobs_api.settings import AuthMode
 from downloadjobs_core import __version__
@@ -30,6 +30,9 @@ HEADERS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
         {"type": "string", "maxLength": 128},
     ),
 }
+
+_ANY: Final[Mapping[str, dict[str, Any]]] = {JSON: {"type": "object"}, HTML: {"type": "string"}}
+"""The schema of an answer without a model, by its media type."""
 
 _ALL: Final = (problems.BAD_REQUEST, problems.INTERNAL_ERROR, problems.DRAINING)
 _WITH_BODY: Final = (
@@ -61,10 +64,11 @@ def document(operations: Iterable[Operation], mode: AuthMode, *, anonymous_start
     """
     operations = tuple(operations)
     schemas = _Schemas(operations)
+    linked = [operation.name for operation in operations if JOB_ID in operation.parameters]
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         signed_in = mode in _SCHEMES and asks_for_user(operation.who, anonymous_start=anonymous_start)
-        described = _operation(operation, schemas, signed_in=signed_in)
+        described = _operation(operation, schemas, linked, signed_in=signed_in)
         paths.setdefault(_public(operation.path), {})[operation.method.lower()] = described
     components: dict[str, Any] = {
         "schemas": schemas.definitions,
@@ -124,7 +128,9 @@ def _public(path: str) -> str:
     return path.replace("{job_id}", "{jobId}")
 
 
-def _operation(operation: Operation, schemas: _Schemas, *, signed_in: bool) -> dict[str, Any]:
+def _operation(
+    operation: Operation, schemas: _Schemas, linked: Sequence[str], *, signed_in: bool
+) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [operation.tag.value],
@@ -137,7 +143,7 @@ def _operation(operation: Operation, schemas: _Schemas, *, signed_in: bool) -> d
     if operation.body is not None:
         reference = schemas.reference(operation.body)
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
-    described["responses"] = _answers(operation, schemas, signed_in=signed_in)
+    described["responses"] = _answers(operation, schemas, linked, signed_in=signed_in)
     described["security"] = [{SCHEME: []}] if signed_in else []
     return described
 
@@ -152,9 +158,11 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def _answers(operation: Operation, schemas: _Schemas, *, signed_in: bool) -> dict[str, Any]:
+def _answers(
+    operation: Operation, schemas: _Schemas, linked: Sequence[str], *, signed_in: bool
+) -> dict[str, Any]:
     described = {
-        str(status): _answer(answer, schemas) for status, answer in sorted(operation.answers.items())
+        str(status): _answer(answer, schemas, linked) for status, answer in sorted(operation.answers.items())
     }
     by_status: dict[int, list[Kind]] = {}
     for kind in sorted(
@@ -181,14 +189,21 @@ def _kinds(operation: Operation, *, signed_in: bool) -> Iterable[Kind]:
         yield from _WITH_USER
 
 
-def _answer(answer: Answered, schemas: _Schemas) -> dict[str, Any]:
+def _answer(answer: Answered, schemas: _Schemas, linked: Sequence[str]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "description": answer.description,
         "headers": _headers((*answer.headers, "X-Request-ID")),
     }
-    schema = schemas.reference(answer.model) if answer.model is not None else {}
+    schema = schemas.reference(answer.model) if answer.model is not None else _ANY[answer.media_type]
     described["content"] = {answer.media_type: {"schema": schema}}
+    if answer.model is Initiated:
+        described["links"] = {name: _link(name) for name in linked}
     return described
+
+
+def _link(name: str) -> dict[str, Any]:
+    """What may be asked next about the job that an answer names."""
+    return {"operationId": name, "parameters": {"jobId": "$response.body#/jobId"}}
 
 
 def _headers(names: Iterable[str]) -> dict[str, Any]:

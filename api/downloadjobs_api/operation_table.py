@@ -5,18 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from downloadjobs_api import answers, problems
-from downloadjobs_api.bodies import MAX_JOB_ID, ClaimBody, FileBody, InitiateBody
-from downloadjobs_api.operations import Answered, Operation, Parameter, Tag, Who
-
-JOB_ID: Final = Parameter(
-    "job_id", "path", {"type": "string", "minLength": 1, "maxLength": MAX_JOB_ID}, "The job's id"
-)
-SENTRY_TEST: Final = Parameter(
-    "sentry_test",
-    "query",
-    {"type": "string", "enum": ["false"]},
-    "`true` raises a test error: 500, and in Sentry where it is set up",
-)
+from downloadjobs_api.bodies import ClaimBody, FileBody, InitiateBody
+from downloadjobs_api.operations import HTML, JOB_ID, Answered, Operation, Tag, Who
 
 _QUEUE: Final = (problems.QUEUE_UNAVAILABLE,)
 _STORAGE: Final = (problems.STORAGE_UNAVAILABLE, problems.STORAGE_TIMEOUT)
@@ -91,8 +81,8 @@ OPERATIONS: Final = (
         Tag.FILES,
         "Whether a file exists",
         {200: Answered("What is known of the file.", answers.Checked)},
+        "With `?sentry_test=true` it raises a test error instead: 500, and in Sentry where that is set up.",
         body=FileBody,
-        parameters=(SENTRY_TEST,),
         who=Who.FILES,
         problems=_STORAGE,
     ),
@@ -175,7 +165,7 @@ OPERATIONS: Final = (
         "docs",
         Tag.SERVICE,
         "This document as a page",
-        {200: Answered("For people.", media_type="text/html")},
+        {200: Answered("For people.", media_type=HTML)},
         who=Who.ANYBODY,
     ),
     Operation(
@@ -184,7 +174,7 @@ OPERATIONS: Final = (
         "doc",
         Tag.SERVICE,
         "The same page",
-        {200: Answered("For people.", media_type="text/html")},
+        {200: Answered("For people.", media_type=HTML)},
         who=Who.ANYBODY,
     ),
 )

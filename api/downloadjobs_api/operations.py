@@ -9,9 +9,11 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from downloadjobs_api.bodies import MAX_JOB_ID
 from downloadjobs_api.problems import Kind
 
 JSON: Final = "application/json"
+HTML: Final = "text/html"
 
 
 class Who(Enum):
@@ -43,6 +45,11 @@ class Parameter:
     """`path`, `query` or `header`."""
     schema: Mapping[str, object]
     description: str
+
+
+JOB_ID: Final = Parameter(
+    "job_id", "path", {"type": "string", "minLength": 1, "maxLength": MAX_JOB_ID}, "The job's id"
+)
 
 
 @dataclass(frozen=True, slots=True)
