@@ -1,8 +1,8 @@
 """The installation's keys for webhooks: Ed25519, as Standard Webhooks 1.0 writes and uses them.
 
 A file holds one key or several, the current one first: while keys are exchanged, every call is signed by
-each, so that receivers may know either. A private key is PEM (PKCS #8) or a line `whsk_<base64>`; a public one
-is PEM (a public key, or a certificate, of which nothing else counts) or a line `whpk_<base64>`.
+each, so that receivers may know either. A private key is PEM (PKCS #8) or a line `whsk_<base64>`; a public
+one is PEM (a public key, or a certificate, of which nothing else counts) or a line `whpk_<base64>`.
 RFC 8032, 8410, 8037.
 """
 

@@ -36,6 +36,7 @@ _RETRY_AFTER: Final = re.compile(
     rb"^retry-after:[ \t]*([^\r\n]{1,64}?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
 )
 Resolver = Callable[[str, int], Sequence[str]]
+Connector = Callable[[tuple[str, int], float], socket.socket]
 
 
 class SendError(Exception):
@@ -88,6 +89,7 @@ class WebhookSender:
         tls: how certificates are checked.
         proxy: host and port of an HTTP proxy, which then looks names up and is the guard.
         resolve: asked once a try; by default the system.
+        connect: opens a connection to an address and port, with a time-out in seconds.
     """
 
     rules: AddressRules
@@ -95,6 +97,7 @@ class WebhookSender:
     tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
     proxy: tuple[str, int] | None = None
     resolve: Resolver = system_resolver
+    connect: Connector = socket.create_connection
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Post a body. Raises `SendError`."""
@@ -131,7 +134,7 @@ class WebhookSender:
         failure: SendError | None = None
         for address in self.addresses(callback, deadline)[:MAX_ADDRESSES]:
             try:
-                return socket.create_connection((str(address), callback.port), timeout=deadline.left())
+                return self.connect((str(address), callback.port), deadline.left())
             except TimeoutError:
                 failure = SendError("timeout", "it does not accept connections")
             except OSError as error:
@@ -178,7 +181,7 @@ class WebhookSender:
     def _through(self, proxy: tuple[str, int], callback: CallbackUrl, deadline: _Deadline) -> socket.socket:
         """A tunnel through the proxy (RFC 9110, 9.3.6)."""
         try:
-            tunnel = socket.create_connection(proxy, timeout=deadline.left())
+            tunnel = self.connect(proxy, deadline.left())
         except TimeoutError:
             raise
         except OSError as error:
