@@ -623,9 +623,9 @@ def test_samples_go_together() -> None:
 
 
 def test_one_sample_shows_everything() -> None:
-    """The sample `full` has every field of the spec but the two that not everybody can use."""
+    """The sample `full` has every field of the spec but the three that not everybody can use."""
     (job,) = load(MANIFESTS / "samples" / "full.yaml")
-    assert set(SPEC["properties"]) - set(job["spec"]) == {"userId", "cancel"}
+    assert set(SPEC["properties"]) - set(job["spec"]) == {"userId", "cancel", "callbackUrl"}
     assert set(job["spec"]["result"]) == set(NODES["spec.result"]["properties"])
 
 

@@ -169,7 +169,7 @@ class Couriers:
         call = self._store.lease(self._terms, holder=self._holder)
         if call is None:
             return False
-        with logs.context(job_id=call.job_id, webhook_id=call.call_id):
+        with logs.context(job_id=call.job_id):
             self._try(call)
         return True
 
@@ -179,14 +179,17 @@ class Couriers:
         seconds = time.monotonic() - started
         self._end(call, tried)
         self._told(tried.verdict, seconds)
-        level = log.warning if tried.verdict is Verdict.FAILED else log.info
-        level(
-            f"webhook {tried.verdict.value}",
+        if tried.verdict is Verdict.FAILED:
+            log.warning("webhook given up", webhook_id=call.call_id, origin=call.origin, attempt=call.attempt)
+        log.info(
+            "webhook tried",
+            webhook_id=call.call_id,
+            verdict=tried.verdict.value,
             origin=call.origin,
             attempt=call.attempt,
             status=tried.status,
             code=tried.error or None,
-            next_seconds=round(tried.delay_seconds, 1),
+            delay_seconds=round(tried.delay_seconds, 1),
             seconds=round(seconds, 3),
         )
 

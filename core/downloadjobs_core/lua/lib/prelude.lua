@@ -161,7 +161,7 @@ end
 local TOLD = {'user', 'callback_url', 'callback_origin', 'created_us', 'finished_us', 'expires_us', 'total_file_ids',
   'files_total', 'files_failed', 'result_bytes', 'error_code', 'error_message', 'traceparent'}
 
-local function webhook_key(call) return root .. ':webhook:' .. call end
+local function webhook_key(call) return key('webhook:' .. call) end
 
 local function wake_couriers()
   redis.call('LPUSH', key('webhooks:wake'), '1')
