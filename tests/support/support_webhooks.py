@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import http.server
 import ipaddress
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,13 +51,16 @@ def verify(headers: Mapping[str, str], body: bytes, public: Ed25519PublicKey) ->
 
 def make_certificate(folder: Path, *names: str) -> tuple[Path, Path]:
     """A certificate with its key in one file, and the authority that signed it in another."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
 
     def named(name: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
     def certificate(
-        subject: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey, **extras: Any
+        subject: str,
+        key: ec.EllipticCurvePrivateKey,
+        by: ec.EllipticCurvePrivateKey,
+        names: Sequence[x509.GeneralName] = (),
     ) -> x509.Certificate:
         builder = (
             x509.CertificateBuilder()
@@ -65,16 +68,16 @@ def make_certificate(folder: Path, *names: str) -> tuple[Path, Path]:
             .issuer_name(named("test authority"))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=key is by, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False
             )
         )
-        if "names" in extras:
-            builder = builder.add_extension(x509.SubjectAlternativeName(extras["names"]), critical=False)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         else:
             usage = dict.fromkeys(
                 ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
@@ -156,13 +159,13 @@ def receiving(folder: Path, *names: str) -> Iterator[Receiver]:
             self.send_header("content-length", "0")
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
-            pass
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
 
     class Server(http.server.ThreadingHTTPServer):
         daemon_threads = True
 
-        def handle_error(self, *_: Any) -> None:
+        def handle_error(self, *_: object) -> None:
             """A client that went away is what some tests are about."""
 
     server = Server(("127.0.0.1", 0), Handler)

@@ -27,7 +27,7 @@ class Queue:
     """Both sides of the queue, and what a test looks at."""
 
     def __init__(self, url: str) -> None:
-        self.redis = connect(RedisConfig(url))
+        self.redis: Any = connect(RedisConfig(url))  # its types know bytes as well
         self.jobs = LeaseStore(self.redis, QueuePolicy(max_deliveries=1))
         self.calls = WebhookStore(self.redis)
         self.scripts = Scripts(self.redis)
@@ -37,13 +37,20 @@ class Queue:
         callback = None if url is None else callback_of(url, AddressRules())
         self.jobs.submit(
             NewJob(
-                job_id=job_id, user=user, file_ids=(10_000,), total_file_ids=2, max_attempts=1, callback=callback
+                job_id=job_id,
+                user=user,
+                file_ids=(10_000,),
+                total_file_ids=2,
+                max_attempts=1,
+                callback=callback,
             )
-        )  # fmt: skip
+        )
 
-    def finish(self, job_id: str, state: JobState = JobState.COMPLETED, **how: Any) -> Job:
+    def finish(
+        self, job_id: str, state: JobState = JobState.COMPLETED, *, user: str = "ada", url: str | None = URL
+    ) -> Job:
         """Submit a job and end it."""
-        self.submit(job_id, **how)
+        self.submit(job_id, user=user, url=url)
         job = self.jobs.lease("worker")
         assert job is not None
         key = f"results/{job_id}/1.zip" if state is JobState.COMPLETED else ""
@@ -205,7 +212,7 @@ def test_the_try_of_a_killed_process_is_made_again(queue: Queue) -> None:
 
 
 def test_a_receiver_in_trouble_is_left_alone_and_tried_by_one_call(queue: Queue) -> None:
-    """After a failure the user's other calls to its origin wait; then one tries it, and its success frees them."""
+    """After a failure the user's other calls to its origin wait; then one tries it, and frees them."""
     for number in range(3):
         queue.finish(f"job-{number}")
     first = queue.leased()
@@ -296,7 +303,7 @@ def test_a_fenced_process_gets_no_call(queue: Queue) -> None:
 
 
 def test_due_calls_are_demand_for_one_slot(queue: Queue) -> None:
-    """However many are due, they need a worker and no slots: the autoscaler sees one task; none before its time."""
+    """They need a worker and no slots: however many are due, the autoscaler sees one task."""
 
     def maintenance() -> int:
         reply = queue.scripts.run("counts")

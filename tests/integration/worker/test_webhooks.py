@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -156,7 +157,7 @@ def test_a_worker_that_is_killed_while_it_sends_loses_nothing(system: System, re
     first.kill()
     receiver.answer = lambda _: (204, {})
     release.set()
-    redis = connect(RedisConfig(system.valkey.url))
+    redis: Any = connect(RedisConfig(system.valkey.url))
     (sending,) = redis.zrange("{downloadjobs}:webhooks:sending", 0, -1)
     redis.zadd("{downloadjobs}:webhooks:sending", {sending: 1})  # its lease runs out
     redis.close()
@@ -171,21 +172,23 @@ def test_a_worker_that_is_killed_while_it_sends_loses_nothing(system: System, re
 def test_a_restart_of_redis_loses_no_webhook(
     seaweedfs: SeaweedServer, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """A webhook that waits for its next try, and one whose end could not be told, are sent after Redis is back."""
-    with killed_after(ValkeyServer(tmp_path / "valkey")) as valkey:
-        with running(switched_on(System(valkey, seaweedfs, tmp_path), receiver)) as system:
-            receiver.answer = lambda _: (400, {})
-            system.start_api()
-            system.start_worker(WEBHOOK_RETRY_SECONDS="3,3,3")
-            job_id = ask(system, receiver.url(), 99_999_998)
-            arrived(receiver, job_id, 1)
-            eventually(lambda: callback(system, job_id)["lastStatus"] == 400)
-            valkey.kill()
-            valkey.start()
-            receiver.answer = lambda _: (204, {})
-            calls = arrived(receiver, job_id, 2, 60)
-            assert len({call.headers["webhook-id"] for call in calls}) == 1
-            eventually(lambda: callback(system, job_id)["state"] == "delivered")
+    """A webhook that waits for its next try is sent after Redis is back, under the same id."""
+    with (
+        killed_after(ValkeyServer(tmp_path / "valkey")) as valkey,
+        running(switched_on(System(valkey, seaweedfs, tmp_path), receiver)) as system,
+    ):
+        receiver.answer = lambda _: (400, {})
+        system.start_api()
+        system.start_worker(WEBHOOK_RETRY_SECONDS="3,3,3")
+        job_id = ask(system, receiver.url(), 99_999_998)
+        arrived(receiver, job_id, 1)
+        eventually(lambda: callback(system, job_id)["lastStatus"] == 400)
+        valkey.kill()
+        valkey.start()
+        receiver.answer = lambda _: (204, {})
+        calls = arrived(receiver, job_id, 2, 60)
+        assert len({call.headers["webhook-id"] for call in calls}) == 1
+        eventually(lambda: callback(system, job_id)["state"] == "delivered")
 
 
 @pytest.mark.usefixtures("key")
@@ -265,7 +268,6 @@ def test_a_receiver_in_the_cluster_is_not_contacted(system: System, receiver: Re
     assert not receiver.received
 
 
-@pytest.mark.usefixtures("receiver")
 def test_callback_urls_are_refused_at_the_edge(
     system: System, receiver: Receiver, key: Ed25519PrivateKey
 ) -> None:

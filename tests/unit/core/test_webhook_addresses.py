@@ -124,22 +124,63 @@ HOSTILE_URLS = [
     "https://bücher.example.com/",
     "https://①②⑦.⓪.⓪.①/",
     "https://127。0。0。1/",
-    "https://ⅼocalhost/",
+    "https://ⅼocalhost/",  # noqa: RUF001 - that is the point
     "",
     f"https://hooks.example.com/{'a' * MAX_URL}",
 ]
 """Each is refused by its text alone: no name is looked up."""
 
 NOT_PUBLIC = [
-    "0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "100.127.255.255", "127.0.0.1", "127.255.255.254",
-    "169.254.0.1", "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.1", "192.0.0.9", "192.0.2.1",
-    "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.250",
-    "240.0.0.1", "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254",
-    "::127.0.0.1", "::8.8.8.8", "64:ff9b::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::169.254.169.254",
-    "64:ff9b:1::8.8.8.8", "100::1", "2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:10::1", "2001:db8::1",
-    "2002:7f00:1::", "2002:808:808::1", "3fff::1", "5f00::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fec0::1",
-    "ff02::1", "ff0e::1",
-]  # fmt: skip
+    "0.0.0.0",  # noqa: S104 - an address that is refused
+    "0.1.2.3",
+    "10.0.0.1",
+    "100.64.0.1",
+    "100.127.255.255",
+    "127.0.0.1",
+    "127.255.255.254",
+    "169.254.0.1",
+    "169.254.169.254",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.0.0.1",
+    "192.0.0.9",
+    "192.0.2.1",
+    "192.88.99.1",
+    "192.168.0.1",
+    "198.18.0.1",
+    "198.51.100.1",
+    "203.0.113.1",
+    "224.0.0.1",
+    "239.255.255.250",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "::ffff:127.0.0.1",
+    "::ffff:10.0.0.1",
+    "::ffff:169.254.169.254",
+    "::127.0.0.1",
+    "::8.8.8.8",
+    "64:ff9b::127.0.0.1",
+    "64:ff9b::10.0.0.1",
+    "64:ff9b::169.254.169.254",
+    "64:ff9b:1::8.8.8.8",
+    "100::1",
+    "2001::1",
+    "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+    "2001:10::1",
+    "2001:db8::1",
+    "2002:7f00:1::",
+    "2002:808:808::1",
+    "3fff::1",
+    "5f00::1",
+    "fc00::1",
+    "fd00:ec2::254",
+    "fe80::1",
+    "fec0::1",
+    "ff02::1",
+    "ff0e::1",
+]
 
 
 @pytest.mark.parametrize("url", HOSTILE_URLS)
@@ -209,7 +250,7 @@ def test_an_allowed_network_counts_as_public() -> None:
 
 
 def test_an_allowed_host_may_be_anywhere_but_link_local() -> None:
-    """A name in the allow list may have a private address and its port, but never a metadata server's address."""
+    """A name in the allow list may have a private address and its port, but never a metadata server's."""
     rules = AddressRules(("relay.tools.svc:8443", "*.apps.example"))
     assert callback_of("https://relay.tools.svc:8443/x", rules).port == 8443
     assert callback_of("https://a.apps.example/", rules).origin == "https://a.apps.example"
@@ -228,7 +269,7 @@ def test_an_allowed_host_may_be_anywhere_but_link_local() -> None:
         "::ffff:169.254.169.254",
         "fe80::1",
         "fd00:ec2::254",
-        "0.0.0.0",
+        "0.0.0.0",  # noqa: S104 - an address that is refused
         "224.0.0.1",
     ):
         assert not rules.may_reach(ipaddress.ip_address(text), allowed_host=True)
