@@ -174,7 +174,7 @@ def test_a_restart_of_redis_loses_no_webhook(
 ) -> None:
     """A webhook that waits for its next try is sent after Redis is back, under the same id."""
     with (
-        killed_after(ValkeyServer(tmp_path / "valkey")) as valkey,
+        killed_after(ValkeyServer(tmp_path / "valkey", append_only=True)) as valkey,
         running(switched_on(System(valkey, seaweedfs, tmp_path), receiver)) as system,
     ):
         receiver.answer = lambda _: (400, {})
