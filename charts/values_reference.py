@@ -44,6 +44,8 @@ MORE: Final[Mapping[str, Mapping[str, Any]]] = {
     "operator.watchNamespaces": NAMES,
     "operator.userIdNamespaces": NAMES,
     "operator.peering.priority": {"type": "integer", "minimum": 0, "maximum": 32_767},
+    "webhooks.allowedHosts": NAMES,
+    "webhooks.allowedNetworks": NAMES,
     "bundled.objectStore.kind": {"enum": ["seaweedfs", "minio"]},
     "worker.concurrency": {"type": "integer", "minimum": 1, "maximum": 64},
     "worker.autoscaling.mode": {"enum": ["Scale", "Recommend"]},

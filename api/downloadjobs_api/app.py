@@ -10,6 +10,7 @@ import falcon.asgi
 from prometheus_client import CollectorRegistry
 
 from downloadjobs_api import openapi, problems, reference, resources
+from downloadjobs_api.callbacks import Callbacks, WebhookKey
 from downloadjobs_api.claims import Claims
 from downloadjobs_api.downloads import DownloadLimits, Downloads
 from downloadjobs_api.identity import Identity
@@ -102,6 +103,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
             else (0, 0),
         ),
     )
+    callbacks = Callbacks(settings.webhook_public_key_file, settings.address_rules)
     identity = Identity(settings.auth_mode)
 
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
@@ -114,13 +116,14 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     app.add_route("/health", resources.Health(downloads, mock_storage=stores.mock is not None))
     app.add_route("/livez", resources.Livez())
     app.add_route("/readyz", resources.Readyz(downloads, drain))
-    app.add_route("/v1/download/initiate", resources.Initiate(downloads, identity))
+    app.add_route("/v1/download/initiate", resources.Initiate(downloads, callbacks, identity))
     app.add_route("/v1/download/status/{job_id}", resources.Status(downloads, identity))
     app.add_route("/v1/download/result/{job_id}", resources.Result(downloads, identity))
     app.add_route("/v1/download/check", resources.Check(downloads))
     app.add_route(
         "/v1/download/start", resources.Start(downloads, identity, anonymous=settings.anonymous_start)
     )
+    app.add_route("/v1/webhooks/key", WebhookKey(callbacks))
     app.add_route("/v1/claims", Claims(downloads))
     app.add_route("/v1/jobs/{job_id}", JobDetail(downloads, identity))
     reference.add_routes(

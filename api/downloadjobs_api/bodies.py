@@ -18,6 +18,7 @@ from downloadjobs_api.problems import (
 )
 from downloadjobs_core.job import MAX_FILE_ID, MAX_FILES, MIN_FILE_ID
 from downloadjobs_core.states import Priority
+from downloadjobs_core.webhook_addresses import MAX_URL
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MOST_ERRORS: Final = 1_000
@@ -45,6 +46,8 @@ class InitiateBody(BaseModel):
     file_ids: Annotated[list[FileId], Field(min_length=1, max_length=MAX_FILES)]
     priority: Annotated[Priority | None, Field(strict=False)] = None
     """`normal` if it is not given, or the highest that the user may have."""
+    callback_url: Annotated[str | None, Field(alias="callbackUrl", min_length=1, max_length=MAX_URL)] = None
+    """Where a webhook tells of the job's end (docs/webhooks.md)."""
 
 
 class FileBody(BaseModel):

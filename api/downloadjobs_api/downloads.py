@@ -23,6 +23,7 @@ from downloadjobs_core.job import Job, NewJob, distinct
 from downloadjobs_core.jobstore import Accepted, Changed, JobStatus, JobStore, Place
 from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
 from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState, Priority, allowed_priority
+from downloadjobs_core.webhook_addresses import CallbackUrl
 
 Result = TypeVar("Result")
 
@@ -107,7 +108,13 @@ class Downloads:
         self._bucket_good_until = 0.0
 
     async def initiate(
-        self, user: str, file_ids: Sequence[int], priority: Priority | None, origin: Origin
+        self,
+        user: str,
+        file_ids: Sequence[int],
+        priority: Priority | None,
+        origin: Origin,
+        *,
+        callback: CallbackUrl | None = None,
     ) -> tuple[NewJob, Accepted]:
         """Accept a job for a user.
 
@@ -115,7 +122,7 @@ class Downloads:
             PriorityTooHighError, TooManyQueuedError
         """
         try:
-            submitted = await self._submit(user, file_ids, priority, origin)
+            submitted = await self._submit(user, file_ids, priority, origin, callback)
         except Exception as error:
             self._metrics.submitted(error)
             raise
@@ -123,7 +130,12 @@ class Downloads:
         return submitted
 
     async def _submit(
-        self, user: str, file_ids: Sequence[int], priority: Priority | None, origin: Origin
+        self,
+        user: str,
+        file_ids: Sequence[int],
+        priority: Priority | None,
+        origin: Origin,
+        callback: CallbackUrl | None,
     ) -> tuple[NewJob, Accepted]:
         job = NewJob(
             job_id=str(uuid.uuid4()),
@@ -134,6 +146,7 @@ class Downloads:
             priority=allowed_priority(user, priority, self._limits.priority_ceilings),
             request_id=origin.request_id,
             traceparent=origin.traceparent,
+            callback=callback,
         )
         return job, await self._jobs.submit(job)
 

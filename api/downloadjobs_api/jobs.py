@@ -6,6 +6,7 @@ from typing import Any
 
 import falcon.asgi
 
+from downloadjobs_api.callbacks import callback_document
 from downloadjobs_api.downloads import Downloads
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.problems import ALREADY_FINISHED, ProblemError
@@ -46,6 +47,7 @@ def job_document(job: Job, place: Place | None) -> dict[str, Any]:
         "queue": queue_document(place),
         "resultBytes": job.result_bytes or None,
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
+        "callback": callback_document(job),
         "requestId": job.request_id or None,
         "traceId": job.trace_id or None,
     }

@@ -19,6 +19,7 @@ import msgspec
 from downloadjobs_api.request_context import Request
 from downloadjobs_core import logs
 from downloadjobs_core.errors import (
+    CallbackRefusedError,
     ClaimUnknownError,
     DownloadJobsError,
     JobNotFoundError,
@@ -27,6 +28,7 @@ from downloadjobs_core.errors import (
     PriorityTooHighError,
     QueueUnavailableError,
     TooManyQueuedError,
+    WebhooksOffError,
 )
 
 TYPE_PREFIX: Final = "https://downloadjobs.dev/problems/"
@@ -77,6 +79,8 @@ ALREADY_FINISHED: Final = Kind("already-finished", HTTPStatus.CONFLICT, "The job
 RANGE_NOT_SATISFIABLE: Final = Kind(
     "range-not-satisfiable", HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "The range is beyond the end"
 )
+CALLBACK_REFUSED: Final = Kind("callback-refused", HTTPStatus.BAD_REQUEST, "The callback URL is refused")
+WEBHOOKS_OFF: Final = Kind("webhooks-off", HTTPStatus.BAD_REQUEST, "No webhooks are sent here")
 DRAINING: Final = Kind("draining", HTTPStatus.SERVICE_UNAVAILABLE, "The process is ending")
 STORAGE_TIMEOUT: Final = Kind("storage-timeout", HTTPStatus.GATEWAY_TIMEOUT, "The storage took too long")
 
@@ -86,6 +90,8 @@ _REFUSALS: Final[Mapping[type[DownloadJobsError], Kind]] = {
     NotOwnerError: FORBIDDEN,
     ClaimUnknownError: CLAIM_UNKNOWN,
     PriorityTooHighError: PRIORITY_TOO_HIGH,
+    CallbackRefusedError: CALLBACK_REFUSED,
+    WebhooksOffError: WEBHOOKS_OFF,
 }
 """Errors whose own sentence tells the client what is wrong."""
 

@@ -12,6 +12,7 @@ import msgspec
 
 from downloadjobs_api import problems
 from downloadjobs_api.bodies import FileBody, InitiateBody, read_body
+from downloadjobs_api.callbacks import Callbacks
 from downloadjobs_api.downloads import (
     Download,
     Downloads,
@@ -87,8 +88,9 @@ class Root:
 class Initiate:
     """`POST /v1/download/initiate`."""
 
-    def __init__(self, downloads: Downloads, identity: Identity) -> None:
+    def __init__(self, downloads: Downloads, callbacks: Callbacks, identity: Identity) -> None:
         self._downloads = downloads
+        self._callbacks = callbacks
         self._identity = identity
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
@@ -96,7 +98,10 @@ class Initiate:
         user = self._identity.user(req)
         body = await read_body(req, InitiateBody)
         origin = Origin(req.request_id, req.traceparent)
-        job, accepted = await self._downloads.initiate(user, body.file_ids, body.priority, origin)
+        callback = None if body.callback_url is None else self._callbacks.judge(body.callback_url)
+        job, accepted = await self._downloads.initiate(
+            user, body.file_ids, body.priority, origin, callback=callback
+        )
         resp.status = falcon.HTTP_202
         resp.location = f"/v1/download/status/{job.job_id}"
         resp.retry_after = POLL_SECONDS

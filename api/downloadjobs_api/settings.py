@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, FilePath, ValidationInfo, field_validator
 
+from downloadjobs_core.errors import WebhookKeyError
 from downloadjobs_core.settings import (
     METRICS_PORT,
     Ceilings,
@@ -15,8 +17,10 @@ from downloadjobs_core.settings import (
     QueueSettings,
     RedisSettings,
     StorageSettings,
+    WebhookAddressSettings,
 )
 from downloadjobs_core.states import Priority
+from downloadjobs_core.webhook_keys import read_public_keys
 
 
 class AuthMode(StrEnum):
@@ -29,7 +33,7 @@ class AuthMode(StrEnum):
     """Everybody is one user: for a try-out."""
 
 
-class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
+class ApiSettings(RedisSettings, QueueSettings, WebhookAddressSettings, StorageSettings):
     """Everything the API reads from the environment."""
 
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a pod's own address
@@ -57,6 +61,20 @@ class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
     download_delay_min_ms: int = Field(1_000, ge=0)
     download_delay_max_ms: int = Field(5_000, ge=0)
     drain_seconds: float = Field(100, ge=0, description="how long open requests may go on after SIGTERM")
+
+    webhook_public_key_file: FilePath | None = Field(
+        None, description="by which receivers verify webhooks; without it, callback URLs are refused"
+    )
+
+    @field_validator("webhook_public_key_file")
+    @classmethod
+    def _keys_to_verify_by(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            try:
+                read_public_keys(path)
+            except WebhookKeyError as error:
+                raise ValueError(str(error)) from None
+        return path
 
     @field_validator("download_delay_max_ms")
     @classmethod

@@ -23,7 +23,7 @@ class Counts:
     suspended: int
     dead: int
     maintenance: int
-    """Maintenance tasks that are due."""
+    """Maintenance tasks that are due; calls to callback URLs that are due count as one, however many."""
     oldest_waiting_us: int
     """How long the oldest waiting job waits, since its submission."""
     oldest_dead_us: int

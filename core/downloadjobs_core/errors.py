@@ -57,6 +57,27 @@ class PriorityTooHighError(DownloadJobsError):
         super().__init__(f"Your jobs may have priority {ceiling} at most, not {asked}.")
 
 
+class CallbackRefusedError(DownloadJobsError):
+    """A callback URL breaks a rule."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The callback URL is refused: {why}.")
+        self.why = why
+
+
+class WebhooksOffError(DownloadJobsError):
+    """A job asks for a call, and this installation makes none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This installation sends no webhooks: leave the callback URL out, or have them switched on."
+        )
+
+
+class WebhookKeyError(DownloadJobsError):
+    """A file has no key to sign webhooks with, or to verify them."""
+
+
 class TooManyQueuedError(DownloadJobsError):
     """A user has as many jobs waiting as one may have."""
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from downloadjobs_core.scripts import ROOT
 from downloadjobs_core.states import JobState, Priority
+from downloadjobs_core.webhook_addresses import CallbackUrl
 
 SCHEMA: Final = 1
 """Version of the hash's fields. A worker goes on with jobs of the previous release."""
@@ -33,6 +34,8 @@ RECORD_FIELDS: Final = (
     "attempt", "failures", "max_attempts", "deliveries", "worker",
     "created_us", "started_us", "leased_us", "updated_us", "finished_us", "due_us", "expires_us",
     "result_key", "result_bytes", "error_code", "error_message",
+    "callback_origin", "callback_event", "callback_state", "callback_attempts", "callback_status",
+    "callback_error", "callback_due_us",
 )  # fmt: skip
 """What those read who watch many jobs: all but the file ids, which are most of a record's bytes."""
 
@@ -80,6 +83,8 @@ class NewJob:
     request_id: str = ""
     traceparent: str = ""
     """The W3C trace context the job was asked for in, continued by its worker."""
+    callback: CallbackUrl | None = None
+    """Where a call tells of its end."""
 
     def fields(self) -> list[str | int]:
         """The pairs of field and value that `submit.lua` writes beside its own."""
@@ -93,7 +98,12 @@ class NewJob:
             "result_ttl_seconds", self.result_ttl_seconds,
             "request_id", self.request_id,
             "traceparent", self.traceparent,
+            *(() if self.callback is None else self._callback_fields(self.callback)),
         ]  # fmt: skip
+
+    @staticmethod
+    def _callback_fields(callback: CallbackUrl) -> tuple[str, ...]:
+        return "callback_url", callback.url, "callback_origin", callback.origin, "callback_state", "pending"
 
     def submission(self, *, max_queued: int, index_seconds: int) -> list[str | int]:
         """The arguments of `submit.lua`.
@@ -156,6 +166,16 @@ class Job:
     error_message: str = ""
     request_id: str = ""
     traceparent: str = ""
+    callback_origin: str = ""
+    """Scheme, host and port of its callback URL, whose rest may be a secret; empty without one."""
+    callback_event: str = ""
+    """The state that its newest call tells of."""
+    callback_state: str = ""
+    """`pending`, `delivered` or `failed`."""
+    callback_attempts: int = 0
+    callback_status: int = 0
+    callback_error: str = ""
+    callback_due_us: int = 0
 
     @classmethod
     def from_hash(cls, values: Mapping[str, str]) -> Job:
@@ -204,6 +224,13 @@ class Job:
             error_message=text("error_message"),
             request_id=text("request_id"),
             traceparent=text("traceparent"),
+            callback_origin=text("callback_origin"),
+            callback_event=text("callback_event"),
+            callback_state=text("callback_state"),
+            callback_attempts=number("callback_attempts"),
+            callback_status=number("callback_status"),
+            callback_error=text("callback_error"),
+            callback_due_us=number("callback_due_us"),
         )
 
     def may_be_seen_by(self, user: str) -> bool:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import quote, urlsplit
@@ -32,6 +33,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from downloadjobs_core.leases import QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig
 from downloadjobs_core.states import Priority
+from downloadjobs_core.webhook_addresses import AddressRules
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 
@@ -293,6 +295,43 @@ class QueueSettings(BaseSettings):
             user_max_queued=self.user_max_queued,
             orphan_grace_seconds=self.orphan_grace_seconds,
         )
+
+
+def _allowed_hosts(value: object) -> object:
+    """`host`, `host:port` or `*.suffix`, with commas between."""
+    if not isinstance(value, str):
+        return value
+    entries = tuple(dict.fromkeys(filter(None, (part.strip().lower() for part in value.split(",")))))
+    for entry in entries:
+        if not _ALLOWED_HOST.fullmatch(entry):
+            raise ValueError(f"{entry!r} is no host, host:port or *.suffix")
+    return entries
+
+
+def _networks(value: object) -> object:
+    """Networks in CIDR notation, with commas between."""
+    if not isinstance(value, str):
+        return value
+    return tuple(ip_network(text) for text in filter(None, (part.strip() for part in value.split(","))))
+
+
+_ALLOWED_HOST: Final = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9._-]*[a-z0-9])?(:[0-9]{1,5})?", re.ASCII)
+
+
+class WebhookAddressSettings(BaseSettings):
+    """Where webhooks may go beside the world's public addresses: the API, the operator and workers agree."""
+
+    webhook_allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_allowed_hosts)] = Field(
+        (), description="names that may have private addresses, as host, host:port or *.suffix, with commas"
+    )
+    webhook_allowed_networks: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)
+    ] = Field((), description="networks that count as public ones do, as 10.1.0.0/16, with commas")
+
+    @property
+    def address_rules(self) -> AddressRules:
+        """By which callback URLs and addresses are judged."""
+        return AddressRules(self.webhook_allowed_hosts, self.webhook_allowed_networks)
 
 
 def faults(error: ValidationError) -> list[str]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from downloadjobs_core.errors import PriorityTooHighError
+from downloadjobs_core.errors import CallbackRefusedError, PriorityTooHighError
 from downloadjobs_core.job import NewJob, distinct
 from downloadjobs_core.states import Priority, allowed_priority
+from downloadjobs_core.webhook_addresses import AddressRules, CallbackUrl, callback_of
 from downloadjobs_operator.downloadjob import DownloadJob, RefusedError
 from downloadjobs_operator.settings import EVERYWHERE
 
@@ -36,11 +37,15 @@ class AdmissionRules:
         user_id_namespaces: where a DownloadJob may name a user; `*` for all.
         priority_ceilings: the highest class by namespace; `*` for all others.
         mirrors_in: the namespace of mirrors, where nothing is ever submitted.
+        webhooks: whether workers send webhooks.
+        addresses: where they may go beside the world's public addresses.
     """
 
     user_id_namespaces: Sequence[str] = ()
     priority_ceilings: Mapping[str, Priority] = field(default_factory=dict)
     mirrors_in: str | None = None
+    webhooks: bool = False
+    addresses: AddressRules = field(default_factory=AddressRules)
 
 
 def owner_of(namespace: str) -> str:
@@ -109,4 +114,20 @@ def admit(dj: DownloadJob, file_ids: Sequence[int], rules: AdmissionRules) -> Ne
         source=SOURCE,
         suspended=dj.suspend,
         result_ttl_seconds=dj.expiration_seconds,
+        callback=_callback(dj.callback_url, rules) if dj.callback_url else None,
     )
+
+
+def _callback(url: str, rules: AdmissionRules) -> CallbackUrl:
+    if not rules.webhooks:
+        raise RefusedError(
+            "WebhooksOff",
+            "This installation sends no webhooks. Create another DownloadJob without spec.callbackUrl, or"
+            " have whoever runs downloadjobs set webhooks.enabled and create it again.",
+        )
+    try:
+        return callback_of(url, rules.addresses)
+    except CallbackRefusedError as error:
+        raise RefusedError(
+            "InvalidCallbackUrl", f"spec.callbackUrl is refused: {error.why}. Create another DownloadJob."
+        ) from None

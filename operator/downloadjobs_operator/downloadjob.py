@@ -8,7 +8,7 @@ care, and what cannot be is refused with a reason (`RefusedError`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -65,6 +65,8 @@ class DownloadJob:
     mirror: str = ""
     user_id: str = ""
     priority: str = ""
+    callback_url: str = field(default="", repr=False)
+    """Where a webhook tells of its job's end; its path and query may hold a secret."""
     suspend: bool = False
     cancel: bool = False
     backoff_limit: int = BACKOFF_LIMIT
@@ -96,6 +98,7 @@ class DownloadJob:
             mirror=_text(annotations.get(MIRROR)),
             user_id=_text(spec.get("userId")),
             priority=_text(spec.get("priority")),
+            callback_url=_text(spec.get("callbackUrl")),
             suspend=spec.get("suspend") is True,
             cancel=spec.get("cancel") is True,
             backoff_limit=BACKOFF_LIMIT if backoff is None else backoff,

@@ -13,7 +13,15 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from downloadjobs_core.settings import Bucket, Ceilings, CommonSettings, Port, QueueSettings, RedisSettings
+from downloadjobs_core.settings import (
+    Bucket,
+    Ceilings,
+    CommonSettings,
+    Port,
+    QueueSettings,
+    RedisSettings,
+    WebhookAddressSettings,
+)
 from downloadjobs_core.states import Priority
 
 OWN_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -56,7 +64,7 @@ Namespace = Annotated[str, BeforeValidator(_namespace)]
 Namespaces = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_namespaces)]
 
 
-class OperatorSettings(RedisSettings, QueueSettings, CommonSettings):
+class OperatorSettings(RedisSettings, QueueSettings, WebhookAddressSettings, CommonSettings):
     """Everything the operator reads from the environment."""
 
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a pod's own address
@@ -96,6 +104,11 @@ class OperatorSettings(RedisSettings, QueueSettings, CommonSettings):
     )
     finalizer_give_up_seconds: float = Field(
         600, ge=1, description="after which a deletion goes on although Redis cannot be reached"
+    )
+
+    webhooks_enabled: bool = Field(
+        default=False,
+        description="workers sign webhooks; otherwise a DownloadJob with a callbackUrl is refused",
     )
 
     @field_validator("mirror_namespace")

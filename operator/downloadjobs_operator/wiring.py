@@ -68,7 +68,13 @@ class Operator:
         self.metrics.watch(lambda: self.clock.last_event_at)
         jobs = JobStore(redis, settings.policy)
         redis_clock = QueueClock(jobs)
-        rules = AdmissionRules(settings.user_id_namespaces, settings.priority_ceilings, settings.mirrors_in)
+        rules = AdmissionRules(
+            settings.user_id_namespaces,
+            settings.priority_ceilings,
+            settings.mirrors_in,
+            webhooks=settings.webhooks_enabled,
+            addresses=settings.address_rules,
+        )
         self.mirror = StatusMirror(
             jobs,
             cluster,

@@ -431,3 +431,53 @@ def test_objects_of_ones_own() -> None:
     objects = rendered({"extraObjects": own})
     for name in ("try-one", "try-two"):
         assert named(objects, "ConfigMap", name)
+
+
+WEBHOOKS: dict[str, Any] = {"webhooks": {"enabled": True, "existingSecret": "keys"}}
+
+
+def test_webhooks_are_off_by_default() -> None:
+    """Nothing of them is rendered: no key, and no way out into the world."""
+    assert "WEBHOOK" not in render({}).stdout
+    assert "0.0.0.0/0" not in render({}).stdout
+
+
+def test_each_process_gets_its_half_of_the_webhook_keys() -> None:
+    """Workers have the private key alone, the API the public one alone, the operator neither."""
+    found = pods(rendered(WEBHOOKS))
+    for component, key in (("worker", "signing.pem"), ("api", "public.pem")):
+        spec = next(spec for name, spec in found.items() if name.endswith(component))
+        (volume,) = (one for one in spec["volumes"] if one["name"] == "webhooks")
+        assert volume["secret"] == {"secretName": "keys", "items": [{"key": key, "path": key}]}
+        environment = {one["name"]: one.get("value") for one in spec["containers"][0]["env"]}
+        named = "WEBHOOK_SIGNING_KEY_FILE" if component == "worker" else "WEBHOOK_PUBLIC_KEY_FILE"
+        assert environment[named] == f"/etc/downloadjobs-webhooks/{key}"
+    operator = next(spec for name, spec in found.items() if name.endswith("operator"))
+    assert not [one for one in operator["volumes"] if one["name"] == "webhooks"]
+    environment = {one["name"]: one.get("value") for one in operator["containers"][0]["env"]}
+    assert environment["WEBHOOKS_ENABLED"] == "true"
+
+
+def test_webhooks_reach_public_addresses_alone() -> None:
+    """Of all pods only workers get out, to port 443, and to no private network that is not named."""
+    values = {"webhooks": {**WEBHOOKS["webhooks"], "allowedNetworks": ["10.20.0.0/16"]}}
+    found = policies(rendered(values))
+    for name, policy in found.items():
+        world = [
+            rule
+            for rule in policy.get("egress", [])
+            if any(to.get("ipBlock", {}).get("cidr") == "0.0.0.0/0" for to in rule.get("to", []))
+        ]
+        assert bool(world) == name.endswith("worker")
+        for rule in world:
+            assert [one["port"] for one in rule["ports"]] == [443]
+            blocks = {one["ipBlock"]["cidr"]: one["ipBlock"].get("except", []) for one in rule["to"]}
+            assert set(blocks) == {"0.0.0.0/0", "2000::/3", "64:ff9b::/96", "10.20.0.0/16"}
+            assert {"10.0.0.0/8", "169.254.0.0/16", "127.0.0.0/8"} <= set(blocks["0.0.0.0/0"])
+
+
+def test_a_key_for_webhooks_is_not_made_anew_by_each_rendering() -> None:
+    """Where nothing can be looked up, the Secret must be named."""
+    refused = render({"webhooks": {"enabled": True}})
+    assert refused.returncode
+    assert "webhooks.existingSecret" in refused.stderr

@@ -46,6 +46,7 @@ from downloadjobs_core.leases import Outcome
 from downloadjobs_core.objectstore.protocol import MAX_PARTS
 from downloadjobs_core.states import TRANSITIONS, JobState
 from downloadjobs_core.upkeep import Task
+from downloadjobs_core.webhook_addresses import AddressRules, callback_of
 from downloadjobs_operator.settings import OperatorSettings
 from downloadjobs_worker import manifest
 from downloadjobs_worker.attempt import failure_of
@@ -150,7 +151,8 @@ SETTINGS: list[tuple[type[BaseSettings], str]] = [
     (
         OperatorSettings,
         "".join(
-            section(page("settings.md"), title) for title in ("General", "Redis", "The queue", "The operator")
+            section(page("settings.md"), title)
+            for title in ("General", "Redis", "The queue", "Webhooks", "The operator")
         ),
     ),
 ]
@@ -170,6 +172,8 @@ def shown_default(default: object) -> str:
             return NOT_SET
         case bool():
             return f"`{str(default).lower()}`"
+        case tuple():
+            return f"`{','.join(f'{one:g}' for one in default)}`"
         case dict():
             return f"`{default['*']}`"
         case float():
@@ -290,7 +294,10 @@ def record_fields() -> set[str]:
     for arguments in lua_calls("lease_to"):
         first = next((index for index, argument in enumerate(arguments) if argument.startswith("'")), 0)
         found |= literals(arguments[first::2])
-    new = NewJob(job_id="", user="", file_ids=(), total_file_ids=0, max_attempts=1)
+    for arguments in lua_calls("note_call"):
+        found |= literals(arguments[2::2])
+    callback = callback_of("https://hooks.example.com/", AddressRules())
+    new = NewJob(job_id="", user="", file_ids=(), total_file_ids=0, max_attempts=1, callback=callback)
     given = [*new.fields()[::2], *Outcome(JobState.FAILED).fields()[::2]]
     return found | {str(name) for name in given}
 

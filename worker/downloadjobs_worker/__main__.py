@@ -21,14 +21,18 @@ from downloadjobs_core.settings import load, refuse, refuse_arguments
 from downloadjobs_core.side_port import SidePort
 from downloadjobs_core.tasks import bind_bundle, bind_maintain
 from downloadjobs_core.upkeep import UpkeepStore
+from downloadjobs_core.webhook_keys import Signer, read_signer
+from downloadjobs_core.webhooks import WebhookStore
 from downloadjobs_worker.attempt import AttemptRunner, Delay
 from downloadjobs_worker.bundling import PLAN_THREADS, Bundler, BundlingLimits
 from downloadjobs_worker.consumer import DrainingConsumer
+from downloadjobs_worker.couriers import Couriers, RetryPlan
 from downloadjobs_worker.health import Health
 from downloadjobs_worker.keeper import Keeper
 from downloadjobs_worker.maintenance import Maintenance
 from downloadjobs_worker.metrics import MeasuredLeases, WorkerMetrics
 from downloadjobs_worker.settings import WorkerSettings
+from downloadjobs_worker.webhook_sending import WebhookSender, proxy_of, tls_context
 
 PROCESS: Final = "downloadjobs-worker"
 
@@ -87,6 +91,25 @@ def create_consumer(
     return consumer, keeper
 
 
+def create_couriers(settings: WorkerSettings, signer: Signer | None, metrics: WorkerMetrics) -> Couriers:
+    """Wire what sends webhooks; without a key it sends none."""
+    sender = WebhookSender(
+        settings.address_rules,
+        settings.webhook_timeout_seconds,
+        tls_context(str(settings.webhook_ca_file) if settings.webhook_ca_file else None),
+        proxy_of(settings.webhook_proxy),
+    )
+    return Couriers(
+        WebhookStore(connect(settings.redis)),
+        sender,
+        signer,
+        RetryPlan(settings.webhook_retry_seconds),
+        holder=settings.pod_uid or settings.worker_name or socket.gethostname(),
+        threads=settings.webhook_concurrency,
+        told=metrics.webhook_tried,
+    )
+
+
 def _check_servers(leases: LeaseStore, stores: Stores) -> None:
     """Say in the log what cannot be reached, until each was reached once."""
     checks = {"redis": leases.ping, "files": stores.files.check, "results": stores.results.check}
@@ -117,6 +140,7 @@ def main() -> None:
         log.warning(
             "mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir)
         )
+    signer = read_signer(settings.webhook_signing_key_file) if settings.webhook_signing_key_file else None
     listener = listen_or_end(PROCESS, settings.host, settings.metrics_port, setting="METRICS_PORT")
     registry = new_registry(settings.build_commit)
     metrics = WorkerMetrics(registry)
@@ -132,14 +156,17 @@ def main() -> None:
         "/livez": health.alive,
         "/readyz": health.ready,
     }
+    couriers = create_couriers(settings, signer, metrics)
     SidePort(listener, pages).start()
     log.info("serving metrics", address=f"{url_of(listener)}/metrics")
     threading.Thread(target=_check_servers, args=(keeper.leases, stores), name="checks", daemon=True).start()
     keeper.start()
+    couriers.start()
     log.info("worker started", slots=settings.worker_concurrency, lease_seconds=settings.lease_seconds)
     try:
         consumer.run()
     finally:
+        couriers.close()  # after the drain, so that the last jobs' webhooks still go out
         keeper.close()
 
 

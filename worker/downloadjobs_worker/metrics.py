@@ -16,6 +16,7 @@ from downloadjobs_core.job import Job, job_key
 from downloadjobs_core.leases import SECOND_US, LeaseStore, Outcome, QueuePolicy, translated_errors
 from downloadjobs_core.metrics import JOB_BUCKETS, PREFIX, REQUEST_BUCKETS, SIZE_BUCKETS
 from downloadjobs_core.states import JobState
+from downloadjobs_core.webhooks import Verdict
 from downloadjobs_worker.hold import Hold
 
 if TYPE_CHECKING:
@@ -116,6 +117,15 @@ class WorkerMetrics:
         )
         for cause in Cause:
             self._interrupted.labels(cause.value)
+        self._webhooks = Histogram(
+            f"{PREFIX}webhook_duration_seconds",
+            "What a try to send a webhook took, in seconds, by what came of it.",
+            ("result",),
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        for verdict in Verdict:
+            self._webhooks.labels(verdict.value)
         self._storage = Histogram(
             f"{PREFIX}storage_operation_duration_seconds",
             "What a request to storage took, in seconds.",
@@ -168,6 +178,10 @@ class WorkerMetrics:
     def refused(self) -> None:
         """A token was refused."""
         self._refused.inc()
+
+    def webhook_tried(self, verdict: Verdict, seconds: float) -> None:
+        """A try to send a webhook ended."""
+        self._webhooks.labels(verdict.value).observe(seconds)
 
     def storage_called(self, operation: str, result: str, seconds: float) -> None:
         """A request to storage ended."""

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, FilePath, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
+from downloadjobs_core.errors import WebhookKeyError
 from downloadjobs_core.objectstore.protocol import MIN_PART_BYTES
-from downloadjobs_core.settings import METRICS_PORT, Port, QueueSettings, RedisSettings, StorageSettings
+from downloadjobs_core.settings import (
+    METRICS_PORT,
+    Origin,
+    Port,
+    QueueSettings,
+    RedisSettings,
+    StorageSettings,
+    WebhookAddressSettings,
+)
+from downloadjobs_core.webhook_keys import read_signer
 from downloadjobs_worker.retrying import RetryPolicy
 
 MIB: Final = 1024 * 1024
 
 
-class WorkerSettings(RedisSettings, QueueSettings, StorageSettings):
+def _delays(value: object) -> object:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+RetryDelays = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=7 * 86_400)], ...],
+    Field(max_length=20),
+    NoDecode,
+    BeforeValidator(_delays),
+]
+
+
+class WorkerSettings(RedisSettings, QueueSettings, WebhookAddressSettings, StorageSettings):
     """Everything the worker reads from the environment.
 
     A slot's memory is bounded by `PART_BYTES` times (`UPLOAD_THREADS` + 3), for parts being filled,
@@ -36,6 +62,31 @@ class WorkerSettings(RedisSettings, QueueSettings, StorageSettings):
     download_delay_enabled: bool = False
     download_delay_min_ms: int = Field(1_000, ge=0)
     download_delay_max_ms: int = Field(5_000, ge=0)
+
+    webhook_signing_key_file: FilePath | None = Field(
+        None, description="Ed25519 keys that sign webhooks, the current one first; none are sent without it"
+    )
+    webhook_concurrency: int = Field(4, ge=1, le=64, description="webhooks sent at once by one process")
+    webhook_timeout_seconds: float = Field(10, ge=1, le=60, description="for one try, from look-up to answer")
+    webhook_retry_seconds: RetryDelays = Field(
+        (5, 60, 300, 1_800, 7_200, 21_600, 43_200), description="between the tries of a webhook, with commas"
+    )
+    webhook_ca_file: FilePath | None = Field(
+        None, description="certificates to trust beside the system's, for receivers of one's own"
+    )
+    webhook_proxy: Origin | None = Field(
+        None, description="an HTTP proxy that webhooks go through; then it is the one that guards"
+    )
+
+    @field_validator("webhook_signing_key_file")
+    @classmethod
+    def _keys_to_sign_with(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            try:
+                read_signer(path)
+            except WebhookKeyError as error:
+                raise ValueError(str(error)) from None
+        return path
 
     @field_validator("download_delay_max_ms")
     @classmethod

@@ -380,9 +380,14 @@ that all templates see the same. Where nothing can be looked up, nothing may be 
 {{- end }}
 {{- $_ := set $made $name $data }}
 {{- end }}
+{{- if and .Values.webhooks.enabled (not .Values.webhooks.existingSecret) }}
+{{- $name := include "downloadjobs.webhooksName" . }}
+{{- $there := (lookup "v1" "Secret" .Release.Namespace $name).data | default dict }}
+{{- $_ := set $made $name (include "downloadjobs.webhookKeys" (dict "root" . "there" $there) | fromJson) }}
+{{- end }}
 {{- /* A namespace that is there has this account; where it is still to be made, the installer sees `default` too. */}}
 {{- if and $made (not (lookup "v1" "ServiceAccount" .Release.Namespace "default")) (not (lookup "v1" "Service" "default" "kubernetes")) }}
-{{- fail "the bundled servers' Secrets are made once and kept, which takes a cluster to look them up in; helm template, Argo CD and Flux's templates have none. Make them yourself and name them: bundled.redis.existingSecret, bundled.objectStore.workerSecret and apiSecret; or use servers of your own, by external.redis and external.s3" }}
+{{- fail "the Secrets of the bundled servers and of webhooks are made once and kept, which takes a cluster to look them up in; helm template, Argo CD and Flux's templates have none. Make them yourself and name them: bundled.redis.existingSecret, bundled.objectStore.workerSecret and apiSecret, webhooks.existingSecret; or use servers of your own, by external.redis and external.s3" }}
 {{- end }}
 {{- $_ := set .Values "madeSecrets" $made }}
 {{- end }}

@@ -1,10 +1,11 @@
 -- How many jobs are where, and how long the oldest waits: for the autoscaler and the metrics.
 --
 -- KEYS[1] root            reads ready:<priority>, delayed, leased, parked, suspended, dead, maintenance,
---                         waiting, queue
+--                         waiting, webhooks, webhooks:sending, queue
 -- ARGV    none
 -- Reply   flat list of name and number: ready, delayed, due, leased, expired, parked, suspended, dead,
---         maintenance (due), oldest_waiting_us, oldest_dead_us (0 for none), service_us, slots,
+--         maintenance (tasks that are due, and one more if calls to callback URLs are: they take no slot, but
+--         need a worker), oldest_waiting_us, oldest_dead_us (0 for none), service_us, slots,
 --         next_due_us (of delayed; 0 for none), now_us, epoch (0 after a wipe)
 
 local now = now_us()
@@ -16,6 +17,7 @@ local function age(name)
   return since and int(math.max(0, now - tonumber(since))) or '0'
 end
 
+local calls = from('webhooks', '-inf', int(now)) + from('webhooks:sending', '-inf', int(now))
 local queue = redis.call('HMGET', key('queue'), 'service_us', 'slots', 'epoch')
 local ready = 0
 for _, priority in ipairs(PRIORITIES) do ready = ready + redis.call('ZCARD', ready_key(priority)) end
@@ -24,7 +26,7 @@ return {
   'delayed', from('delayed', '(' .. int(now), '+inf'), 'due', from('delayed', '-inf', int(now)),
   'leased', from('leased', '(' .. int(now), '+inf'), 'expired', from('leased', '-inf', int(now)),
   'parked', card('parked'), 'suspended', card('suspended'), 'dead', card('dead'),
-  'maintenance', from('maintenance', '-inf', int(now)),
+  'maintenance', from('maintenance', '-inf', int(now)) + math.min(1, calls),
   'oldest_waiting_us', age('waiting'), 'oldest_dead_us', age('dead'),
   'service_us', int(tonumber(queue[1] or FIRST_SERVICE_US)), 'slots', int(tonumber(queue[2] or 0)),
   'next_due_us', first('delayed') or '0', 'now_us', int(now),

@@ -1,7 +1,7 @@
 -- Takes back jobs whose lease ran out: to the front of their class, or, after too many deliveries, dead.
 --
 -- KEYS[1] root            writes leased, job:<id>, running_by_user, parked*, waiting*, ready:<priority>,
---                         suspended, dead, maintenance, wake, events
+--                         suspended, dead, maintenance, wake, webhook:<call>, webhooks*, events
 -- ARGV[1] the most jobs to take back
 -- ARGV[2] deliveries without an outcome after which a job is a dead letter
 -- ARGV[3] seconds the record of a dead job is kept
@@ -28,6 +28,7 @@ for _, id in ipairs(expired) do
         'error_message', 'Its worker was lost ' .. job[4] .. ' times without an outcome.')
       redis.call('ZADD', key('dead'), int(now), id)
       redis.call('EXPIRE', job_key(id), ARGV[3])
+      call_back(id, 'failed', now)
       emit(id, 'dead', 'failed', now, 'user', job[2], 'error_code', 'dead-letter')
       dead = dead + 1
     else

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from downloadjobs_core.job import NewJob
 from downloadjobs_core.states import Priority
+from downloadjobs_core.webhook_addresses import AddressRules
 from downloadjobs_operator.admission import AdmissionRules, admit, owner_of
 from downloadjobs_operator.downloadjob import MIRROR, RefusedError
 from support_operator import JSON, dj
@@ -173,3 +174,36 @@ def test_any_spec_becomes_a_job_or_a_reason(spec: dict[str, Any]) -> None:
     except RefusedError as error:
         refused = error.reason
     assert not refused or REASON.fullmatch(refused)
+
+
+URL = "https://hooks.example.com/downloads?key=7f3a"
+
+
+def test_a_webhook_is_asked_for() -> None:
+    """Where webhooks are switched on, a callback URL becomes the job's, and only its origin is shown."""
+    job = admitted(AdmissionRules(webhooks=True), callbackUrl=URL)
+    assert job.callback is not None
+    assert (job.callback.url, job.callback.origin) == (URL, "https://hooks.example.com")
+    assert admitted().callback is None
+
+
+def test_a_webhook_is_refused_where_none_is_sent() -> None:
+    """Otherwise the object is refused: a job that nobody is told of would not be what was asked for."""
+    error = refusal(spec={"callbackUrl": URL})
+    assert error.reason == "WebhooksOff"
+    assert "webhooks.enabled" in str(error)
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.1/", "http://hooks.example.com/", "https://redis/", "x"])
+def test_a_webhook_may_not_go_anywhere(url: str) -> None:
+    """The rules are the API's; the message does not quote the URL, which may hold a secret."""
+    error = refusal(AdmissionRules(webhooks=True), spec={"callbackUrl": f"{url}?key=7f3a"})
+    assert error.reason == "InvalidCallbackUrl"
+    assert "7f3a" not in str(error)
+    allowed = AdmissionRules(webhooks=True, addresses=AddressRules(("redis",)))
+    assert admitted(allowed, callbackUrl="https://redis/").callback is not None
+
+
+def test_a_callback_url_is_in_no_repr() -> None:
+    """What is logged of an object does not show it."""
+    assert "7f3a" not in repr(dj(spec={"callbackUrl": URL}))

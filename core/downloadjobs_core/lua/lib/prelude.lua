@@ -157,6 +157,60 @@ local function sweep_later(now, after_us)
   redis.call('ZADD', key('maintenance'), 'LT', int(now + after_us), 'sweep-orphans')
 end
 
+-- What a call to a job's callback URL tells: copied, so that every try tells the same, whatever becomes of the job.
+local TOLD = {'user', 'callback_url', 'callback_origin', 'created_us', 'finished_us', 'expires_us', 'total_file_ids',
+  'files_total', 'files_failed', 'result_bytes', 'error_code', 'error_message', 'traceparent'}
+
+local function webhook_key(call) return key('webhook:' .. call) end
+
+local function wake_couriers()
+  redis.call('LPUSH', key('webhooks:wake'), '1')
+  redis.call('LTRIM', key('webhooks:wake'), 0, WAKE_LIMIT - 1)
+end
+
+-- Queues the call to a job's callback URL, if it has one, in the change of state that it tells of: neither is
+-- there without the other. To be called after the change. docs/webhooks.md says what becomes of it.
+local function call_back(id, state, now)
+  if redis.call('HEXISTS', job_key(id), 'callback_url') == 0 then return end
+  local call = 'msg_' .. id .. '_' .. int(now)
+  local fields = {'id', call, 'job', id, 'state', state, 'at_us', int(now), 'attempts', 0}
+  for number, value in ipairs(redis.call('HMGET', job_key(id), unpack(TOLD))) do
+    if value then
+      fields[#fields + 1] = TOLD[number]
+      fields[#fields + 1] = value
+    end
+  end
+  redis.call('HSET', webhook_key(call), unpack(fields))
+  redis.call('ZADD', key('webhooks'), int(now), call)
+  redis.call('HDEL', job_key(id), 'callback_status', 'callback_error')
+  redis.call('HSET', job_key(id), 'callback_id', call, 'callback_event', state, 'callback_state', 'pending',
+    'callback_attempts', 0, 'callback_due_us', int(now))
+  wake_couriers()
+end
+
+-- Writes into a job's hash how the call that tells of its newest change goes.
+local function note_call(call, id, ...)
+  if redis.call('HGET', job_key(id), 'callback_id') == call then redis.call('HSET', job_key(id), ...) end
+end
+
+-- Ends a try, so that another call of its user may be sent.
+local function end_try(call, user)
+  redis.call('ZREM', key('webhooks:sending'), call)
+  count('webhooks:sending_by_user', user, -1)
+  local parked = redis.call('ZPOPMIN', key('webhooks:parked:' .. user))
+  if parked[1] then
+    redis.call('ZADD', key('webhooks'), parked[2], parked[1])
+    wake_couriers()
+  end
+end
+
+-- Ends a call for good: `delivered`, or `failed`.
+local function end_call(call, id, verdict)
+  redis.call('DEL', webhook_key(call))
+  redis.call('ZREM', key('webhooks'), call)
+  note_call(call, id, 'callback_state', verdict, 'callback_due_us', 0)
+end
+
 -- Cancels a job that has not ended, wherever it is; an attempt under way loses its token at once. The job's
 -- record is kept for `keep` seconds, and what an attempt may have left is swept after `sweep_us`.
 local function cancel(id, now, code, message, keep, sweep_us)
@@ -173,5 +227,6 @@ local function cancel(id, now, code, message, keep, sweep_us)
     'updated_us', int(now), 'error_code', code, 'error_message', message)
   redis.call('HDEL', job_key(id), 'due_us')
   redis.call('EXPIRE', job_key(id), keep)
+  call_back(id, 'cancelled', now)
   emit(id, 'cancelled', 'cancelled', now, 'user', job[1], 'error_code', code)
 end
