@@ -17,6 +17,7 @@ from downloadjobs_core.settings import (
     StorageSettings,
 )
 from downloadjobs_core.states import Priority
+from downloadjobs_core.telemetry_settings import TelemetrySettings, TraceUrl
 
 
 class AuthMode(StrEnum):
@@ -29,7 +30,7 @@ class AuthMode(StrEnum):
     """Everybody is one user: for a try-out."""
 
 
-class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
+class ApiSettings(RedisSettings, QueueSettings, StorageSettings, TelemetrySettings):
     """Everything the API reads from the environment."""
 
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a pod's own address
@@ -56,6 +57,9 @@ class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
     download_delay_enabled: bool = False
     download_delay_min_ms: int = Field(1_000, ge=0)
     download_delay_max_ms: int = Field(5_000, ge=0)
+    trace_url_template: TraceUrl | None = Field(
+        None, description="where a trace viewer shows the trace with the id {trace_id}"
+    )
     drain_seconds: float = Field(100, ge=0, description="how long open requests may go on after SIGTERM")
 
     @field_validator("download_delay_max_ms")

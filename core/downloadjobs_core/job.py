@@ -156,6 +156,8 @@ class Job:
     error_message: str = ""
     request_id: str = ""
     traceparent: str = ""
+    timeline_omitted: int = 0
+    """Entries of its timeline that were left out."""
 
     @classmethod
     def from_hash(cls, values: Mapping[str, str]) -> Job:
@@ -204,6 +206,7 @@ class Job:
             error_message=text("error_message"),
             request_id=text("request_id"),
             traceparent=text("traceparent"),
+            timeline_omitted=number("timeline_omitted"),
         )
 
     def may_be_seen_by(self, user: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from downloadjobs_core import trace_context
 from downloadjobs_core.errors import PriorityTooHighError
 from downloadjobs_core.job import NewJob, distinct
 from downloadjobs_core.states import Priority, allowed_priority
@@ -108,5 +109,6 @@ def admit(dj: DownloadJob, file_ids: Sequence[int], rules: AdmissionRules) -> Ne
         priority=priority,
         source=SOURCE,
         suspended=dj.suspend,
+        traceparent=trace_context.accept(None),
         result_ttl_seconds=dj.expiration_seconds,
     )

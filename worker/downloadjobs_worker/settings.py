@@ -8,12 +8,13 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from downloadjobs_core.objectstore.protocol import MIN_PART_BYTES
 from downloadjobs_core.settings import METRICS_PORT, Port, QueueSettings, RedisSettings, StorageSettings
+from downloadjobs_core.telemetry_settings import TelemetrySettings
 from downloadjobs_worker.retrying import RetryPolicy
 
 MIB: Final = 1024 * 1024
 
 
-class WorkerSettings(RedisSettings, QueueSettings, StorageSettings):
+class WorkerSettings(RedisSettings, QueueSettings, StorageSettings, TelemetrySettings):
     """Everything the worker reads from the environment.
 
     A slot's memory is bounded by `PART_BYTES` times (`UPLOAD_THREADS` + 3), for parts being filled,
