@@ -109,4 +109,5 @@ def start(settings: TelemetrySettings, environment: Environment, process: str) -
 def _cleaned(event: Event, _hint: Hint) -> Event:
     for fault in event.get("exception", {}).get("values", ()):
         fault["value"] = without_secrets(str(fault.get("value") or ""))
+    event.pop("breadcrumbs", None)
     return event
