@@ -93,7 +93,7 @@ class Lifespan:
 def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]:
     """Build the app of one worker process. Opens no connection yet."""
     traces = trace_export.start(settings, PROCESS)
-    last_calls = [fault_reports.start(settings, settings.environment, PROCESS)]
+    last_calls = [fault_reports.start(settings, PROCESS)]
     metrics = ApiMetrics(CollectorRegistry())
     redis = connect_async(settings.redis, max_connections=settings.redis_max_connections)
     pool = ThreadPoolExecutor if traces is None else TracedThreads

@@ -18,7 +18,6 @@ from downloadjobs_core import __version__, logs
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
-    from downloadjobs_core.settings import Environment
     from downloadjobs_core.telemetry_settings import TelemetrySettings
 
 FLUSH_SECONDS: Final = 2.0
@@ -63,12 +62,11 @@ def _exception_in(found: Any) -> Exception | None:  # noqa: ANN401 - as logging 
     return error if isinstance(error, Exception) else None
 
 
-def start(settings: TelemetrySettings, environment: Environment, process: str) -> Callable[[], None]:
+def start(settings: TelemetrySettings, process: str) -> Callable[[], None]:
     """Begin to report faults, or do nothing without a DSN.
 
     Args:
-        settings: have the DSN.
-        environment: told with each fault.
+        settings: have the DSN, and the environment that is told with each fault.
         process: the name of the process, told with each fault.
 
     Returns:
@@ -80,7 +78,7 @@ def start(settings: TelemetrySettings, environment: Environment, process: str) -
 
     sentry_sdk.init(
         dsn=settings.sentry_dsn.get_secret_value(),
-        environment=environment.value,
+        environment=settings.environment.value,
         release=f"downloadjobs@{__version__}",
         default_integrations=False,
         auto_enabling_integrations=False,

@@ -12,7 +12,8 @@ from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings
+
+from downloadjobs_core.settings import CommonSettings
 
 TRACE_ID_PLACE: Final = "{trace_id}"
 """Where a trace's id goes in `TRACE_URL_TEMPLATE`."""
@@ -61,7 +62,7 @@ Endpoint = Annotated[str, BeforeValidator(_endpoint)]
 TraceUrl = Annotated[str, BeforeValidator(_trace_url)]
 
 
-class TelemetrySettings(BaseSettings):
+class TelemetrySettings(CommonSettings):
     """Traces by OpenTelemetry, and faults to Sentry, each of them only where it is asked for."""
 
     sentry_dsn: Annotated[SecretStr, BeforeValidator(_dsn)] | None = Field(

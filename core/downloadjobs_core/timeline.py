@@ -24,7 +24,7 @@ from typing import Final
 
 from downloadjobs_core.job import Job
 from downloadjobs_core.scripts import ROOT
-from downloadjobs_core.states import FINISHED, JobState
+from downloadjobs_core.states import JobState
 
 MOST_ITEMS: Final = 5_000
 """Items of one answer: four attempts at the largest job. The newest count."""
@@ -218,22 +218,25 @@ def timeline(job: Job, entries: Iterable[str]) -> tuple[list[Item], int]:
     return items[omitted:], omitted + job.timeline_omitted
 
 
-def _waits(job: Job, attempts: Sequence[_Attempt], moments: Iterable[tuple[str, int]]) -> Iterable[Item]:
-    """The times between attempts: `queued`, or `retrying` while the next one was not due."""
-    begins = [("queued", job.created_us)]
-    begins += [("retrying" if attempt.how == "failed" else "queued", attempt.ended_us or 0)
-               for attempt in attempts if attempt.ended_us is not None]  # fmt: skip
-    begins += [("queued", at_us) for name, at_us in moments if name == "requeued"]
-    ends = [attempt.leased_us for attempt in attempts]
+def _waits(job: Job, attempts: Sequence[_Attempt], moments: Sequence[tuple[str, int]]) -> Iterable[Item]:
+    """The times between attempts: `queued`, `retrying` after a failure, or `dead` until it was queued again."""
+    requeued = [at_us for name, at_us in moments if name == "requeued"]
+    begins = [("queued", job.created_us), *(("queued", at_us) for at_us in requeued)]
+    for attempt in attempts:
+        if attempt.ended_us is not None:
+            begins.append(("retrying" if attempt.how == "failed" else "queued", attempt.ended_us))
+    ends = [*(attempt.leased_us for attempt in attempts), *requeued]
     if job.finished_us:
         ends.append(job.finished_us)
     for name, at_us in begins:
-        end_us = min((end for end in ends if end >= at_us), default=None)
-        if end_us is None and job.state in FINISHED:
-            continue
-        if end_us == at_us and name != "queued":
-            continue
-        yield Item(name, at_us, end_us, None, "ok" if end_us is not None else "waiting")
+        later = (end for end in ends if end > at_us or end == job.finished_us == at_us)
+        end_us = min(later, default=None)
+        if end_us == at_us != job.created_us:
+            continue  # the attempt ended the job
+        if end_us in requeued:
+            yield Item("dead", at_us, end_us, None, "ok")
+        else:
+            yield Item(name, at_us, end_us, None, "ok" if end_us is not None else "waiting")
 
 
 def _suspensions(job: Job, moments: Sequence[tuple[str, int]]) -> Iterable[Item]:

@@ -164,7 +164,7 @@ def test_the_sampler_is_heeded_by_all(system: System, collector: Collector) -> N
 def test_a_downloadjobs_trace_is_sampled_by_the_worker(
     system: System, collector: Collector, ratio: str
 ) -> None:
-    """The operator gives a job a trace id that nobody has decided on: the worker's sampler does, by its ratio."""
+    """The operator gives a job a trace that nobody has decided on: the worker's sampler does, by ratio."""
     put_files(system.store, {31_031: 10})
     traced(
         system,
@@ -229,7 +229,7 @@ def test_a_slow_collector_makes_spans_drop_not_wait(
     """With a queue of 16 spans and a collector that hangs, a job of 300 files takes no longer for it."""
     held = threading.Event()
     monkeypatch.setattr(collector, "answer", lambda: b"" if held.wait(60) else b"late")
-    put_files(system.store, {file_id: 1 for file_id in range(32_000, 32_300)})
+    put_files(system.store, dict.fromkeys(range(32000, 32300), 1))
     traced(system, collector, OTEL_BSP_MAX_QUEUE_SIZE="16", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="8")
     system.start_api()
     worker = system.start_worker()
@@ -255,14 +255,13 @@ def test_off_by_default_nothing_is_sent_or_imported(system: System, collector: C
 
 @pytest.mark.parametrize("module", ["downloadjobs_api.app", "downloadjobs_worker.__main__"])
 def test_no_sdk_is_imported_where_nothing_is_set(module: str) -> None:
-    """A process that reports to nobody does not load what reports: neither OpenTelemetry's SDK nor Sentry's."""
+    """A process that reports to nobody loads neither OpenTelemetry's tracing SDK nor Sentry's."""
     program = f"""if True:
         import sys, {module}
         from downloadjobs_core import fault_reports, trace_export
-        from downloadjobs_core.settings import Environment
         from downloadjobs_core.telemetry_settings import TelemetrySettings
         assert trace_export.start(TelemetrySettings(), "p") is None
-        fault_reports.start(TelemetrySettings(), Environment.TEST, "p")()
+        fault_reports.start(TelemetrySettings(), "p")()
         # redis-py looks for the SDK's metrics by itself where it is installed.
         parts = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "sentry_sdk", "requests")
         loaded = [name for name in sys.modules if name.startswith(parts)]

@@ -34,7 +34,7 @@ class Sink:
         sink = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802 - http.server's name
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
@@ -130,7 +130,7 @@ class Collector(Sink):
 
 
 class FakeSentry(Sink):
-    """Takes envelopes. https://develop.sentry.dev/sdk/data-model/envelopes/"""
+    """Takes envelopes, https://develop.sentry.dev/sdk/data-model/envelopes/ ."""
 
     @property
     def dsn(self) -> str:

@@ -130,7 +130,7 @@ def main() -> None:
         )
     listener = listen_or_end(PROCESS, settings.host, settings.metrics_port, setting="METRICS_PORT")
     traces = trace_export.start(settings, PROCESS)
-    flush_faults = fault_reports.start(settings, settings.environment, PROCESS)
+    flush_faults = fault_reports.start(settings, PROCESS)
     if traces is not None:
         stores = _traced(stores, traces)
     registry = new_registry(settings.build_commit)
