@@ -219,12 +219,14 @@ def timeline(job: Job, entries: Iterable[str]) -> tuple[list[Item], int]:
 
 
 def _waits(job: Job, attempts: Sequence[_Attempt], moments: Sequence[tuple[str, int]]) -> Iterable[Item]:
-    """The times between attempts: `queued`, `retrying` after a failure, or `dead` until it was queued again."""
+    """The times between attempts: `queued`, `retrying` after a failure, or `dead` until it was queued."""
     requeued = [at_us for name, at_us in moments if name == "requeued"]
     begins = [("queued", job.created_us), *(("queued", at_us) for at_us in requeued)]
-    for attempt in attempts:
-        if attempt.ended_us is not None:
-            begins.append(("retrying" if attempt.how == "failed" else "queued", attempt.ended_us))
+    begins += [
+        ("retrying" if attempt.how == "failed" else "queued", attempt.ended_us)
+        for attempt in attempts
+        if attempt.ended_us is not None
+    ]
     ends = [*(attempt.leased_us for attempt in attempts), *requeued]
     if job.finished_us:
         ends.append(job.finished_us)

@@ -138,7 +138,7 @@ def test_the_last_fault_is_sent_at_the_end(system: System, sentry: FakeSentry) -
 
 
 def test_a_dead_sentry_changes_nothing(system: System) -> None:
-    """Where nobody listens, faults are answered as quickly, the log is quiet, and the process ends in time."""
+    """Where nobody listens, faults are answered as quickly, the log is quiet, and the end comes in time."""
     system.settings |= {"SENTRY_DSN": f"http://public@127.0.0.1:{free_ports(1)[0]}/1"}
     api = system.start_api()
     began = time.monotonic()
