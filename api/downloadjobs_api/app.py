@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -20,17 +21,22 @@ from downloadjobs_api.mock_files import MockFiles
 from downloadjobs_api.operation_table import OPERATIONS
 from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings
-from downloadjobs_core import logs
+from downloadjobs_api.timelines import Timeline, Timelines
+from downloadjobs_api.tracing import TracedJobStore, TracedThreads, Tracing
+from downloadjobs_core import fault_reports, logs, trace_export
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.objectstore.factory import open_stores
+from downloadjobs_core.objectstore.traced import TracedObjectStore
 from downloadjobs_core.redis_client import connect_async
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from downloadjobs_api.drain import Drain
+
+PROCESS: Final = "downloadjobs-api"
 
 FLUSH_SECONDS: Final = 1.0
 """How old what `/metrics` tells of requests may be; scrapes come every 15 s or so."""
@@ -42,12 +48,18 @@ class Lifespan:
     """Falcon middleware: looks at the servers at the start, and closes what the process opened."""
 
     def __init__(
-        self, redis: Redis, threads: ThreadPoolExecutor, downloads: Downloads, metrics: ApiMetrics
+        self,
+        redis: Redis,
+        threads: ThreadPoolExecutor,
+        downloads: Downloads,
+        metrics: ApiMetrics,
+        last_calls: Sequence[Callable[[], None]],
     ) -> None:
         self._redis = redis
         self._threads = threads
         self._downloads = downloads
         self._metrics = metrics
+        self._last_calls = last_calls
         self._tasks: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
@@ -76,19 +88,33 @@ class Lifespan:
         self._metrics.flush()
         await self._redis.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        # Each takes a bounded time, in which the others need not wait.
+        await asyncio.gather(*(asyncio.to_thread(call) for call in self._last_calls))
 
 
 def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]:
     """Build the app of one worker process. Opens no connection yet."""
+    traces = trace_export.start(settings, PROCESS)
+    last_calls = [fault_reports.start(settings, PROCESS)]
     metrics = ApiMetrics(CollectorRegistry())
     redis = connect_async(settings.redis, max_connections=settings.redis_max_connections)
-    threads = ThreadPoolExecutor(settings.storage_threads, thread_name_prefix="storage")
+    pool = ThreadPoolExecutor if traces is None else TracedThreads
+    threads = pool(settings.storage_threads, thread_name_prefix="storage")
     stores = open_stores(settings, connections=settings.storage_threads, public_url=settings.public_url)
     delayed = settings.download_delay_enabled
+    jobs, files, results = JobStore(redis, settings.policy), stores.files, stores.results
+    spans: list[Tracing] = []
+    if traces is not None:
+        jobs = TracedJobStore(redis, settings.policy, traces.tracer)
+        one = results is files
+        files = TracedObjectStore(files, traces.tracer)
+        results = files if one else TracedObjectStore(results, traces.tracer)
+        spans = [Tracing(traces.tracer)]
+        last_calls.append(traces.close)
     downloads = Downloads(
-        JobStore(redis, settings.policy),
-        stores.files,
-        stores.results,
+        jobs,
+        files,
+        results,
         threads,
         claims=ClaimStore(redis),
         metrics=metrics,
@@ -108,7 +134,10 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
 
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
         media_type=resources.JSON,
-        middleware=cast("Any", [RequestContext(metrics), Lifespan(redis, threads, downloads, metrics)]),
+        middleware=cast(
+            "Any",
+            [RequestContext(metrics), *spans, Lifespan(redis, threads, downloads, metrics, last_calls)],
+        ),
         request_type=Request,
     )
     problems.install(app)
@@ -126,6 +155,8 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     app.add_route("/v1/webhooks/key", WebhookKey(callbacks))
     app.add_route("/v1/claims", Claims(downloads))
     app.add_route("/v1/jobs/{job_id}", JobDetail(downloads, identity))
+    timelines = Timelines(jobs, settings.trace_url_template or "")
+    app.add_route("/v1/jobs/{job_id}/timeline", Timeline(timelines, identity))
     reference.add_routes(
         app, openapi.document(OPERATIONS, settings.auth_mode, anonymous_start=settings.anonymous_start)
     )

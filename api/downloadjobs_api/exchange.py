@@ -25,6 +25,7 @@ from downloadjobs_api.problems import (
 )
 from downloadjobs_api.request_context import request_id_of
 from downloadjobs_api.security_headers import raw
+from downloadjobs_core import trace_context
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -59,9 +60,9 @@ def head_of(status: int, default_headers: Headers, headers: Iterable[tuple[bytes
     return b"".join([STATUS_LINE[status], _Shared.of(default_headers), _POLICY, _lines(headers), b"\r\n"])
 
 
-def closing_answer(problem: ProblemError, request_id: str) -> tuple[Headers, bytes]:
+def closing_answer(problem: ProblemError, request_id: str, trace_id: str) -> tuple[Headers, bytes]:
     """Headers and body of an answer after which the connection closes."""
-    body = document(problem.kind, problem.message, request_id)
+    body = document(problem.kind, problem.message, request_id, trace_id)
     headers = [
         (b"content-type", CONTENT_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
@@ -75,6 +76,13 @@ def request_id_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The client's request id, or a new one."""
     given = dict(headers).get(b"x-request-id")
     return request_id_of(given.decode("latin-1") if given is not None else None)
+
+
+def trace_id_in(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The id of the client's trace, or a new one."""
+    given = dict(headers).get(b"traceparent")
+    accepted = trace_context.accept(given.decode("latin-1") if given is not None else None)
+    return trace_context.trace_id(accepted)
 
 
 class Exchange(RequestResponseCycle):
@@ -178,6 +186,7 @@ class Exchange(RequestResponseCycle):
             problem = ProblemError(DRAINING, "The service is stopping, and this took too long. Try again.")
         else:
             problem = ProblemError(INTERNAL_ERROR, "The service met an unexpected fault.")
-        headers, body = closing_answer(problem, request_id_in(self.scope["headers"]))
+        given = self.scope["headers"]
+        headers, body = closing_answer(problem, request_id_in(given), trace_id_in(given))
         await self.send({"type": "http.response.start", "status": problem.kind.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})

@@ -27,7 +27,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from downloadjobs_api.exchange import Exchange, closing_answer, head_of, request_id_in
+from downloadjobs_api.exchange import Exchange, closing_answer, head_of, request_id_in, trace_id_in
 from downloadjobs_api.problems import BAD_REQUEST, Kind, ProblemError
 from downloadjobs_core.logs import logger
 
@@ -289,8 +289,12 @@ class HttpProtocol(HttpToolsProtocol):
         request_id = request_id_in(self.scope["headers"])
         address = self.client[0] if self.client else ""
         status = refusal.kind.status
-        log.info("request refused", request_id=request_id, client=address, status=status, reason=str(refusal))
-        headers, body = closing_answer(refusal, request_id)
+        trace_id = trace_id_in(self.scope["headers"])
+        log.info(
+            "request refused",
+            request_id=request_id, trace_id=trace_id, client=address, status=status, reason=str(refusal),
+        )  # fmt: skip
+        headers, body = closing_answer(refusal, request_id, trace_id)
         self._refusal = head_of(status, self.server_state.default_headers, headers) + body
         if not self._owed:
             self._send_refusal(self._refusal)

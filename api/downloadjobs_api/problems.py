@@ -2,7 +2,7 @@
 
 A problem's `type` is a URI whose last segment is its code; `docs/problems/`
 has a page for each. Beside the standard members stand `error` (the code),
-`message` and `requestId`, which clients of the first API read.
+`message` and `requestId`, which clients of the first API read, and `traceId`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import falcon.asgi
 import msgspec
 
 from downloadjobs_api.request_context import Request
-from downloadjobs_core import logs
+from downloadjobs_core import logs, trace_context
 from downloadjobs_core.errors import (
     CallbackRefusedError,
     ClaimUnknownError,
@@ -115,7 +115,9 @@ class ProblemError(Exception):
         return self.message
 
 
-def document(kind: Kind, message: str, request_id: str, errors: Sequence[Mapping[str, str]] = ()) -> bytes:
+def document(
+    kind: Kind, message: str, request_id: str, trace_id: str, errors: Sequence[Mapping[str, str]] = ()
+) -> bytes:
     """A problem's JSON."""
     members: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.code,
@@ -125,6 +127,7 @@ def document(kind: Kind, message: str, request_id: str, errors: Sequence[Mapping
         "error": kind.code,
         "message": message,
         "requestId": request_id,
+        "traceId": trace_id,
     }
     if errors:
         members["errors"] = errors
@@ -135,7 +138,8 @@ def answer(req: Request, resp: falcon.asgi.Response, problem: ProblemError) -> N
     """Write a problem into a response."""
     resp.status = problem.kind.status
     resp.content_type = CONTENT_TYPE
-    resp.data = document(problem.kind, problem.message, req.request_id, problem.errors)
+    trace_id = trace_context.trace_id(req.traceparent)
+    resp.data = document(problem.kind, problem.message, req.request_id, trace_id, problem.errors)
     for name, value in problem.headers.items():
         resp.set_header(name, value)
 

@@ -20,6 +20,7 @@ from downloadjobs_core.settings import (
     WebhookAddressSettings,
 )
 from downloadjobs_core.states import Priority
+from downloadjobs_core.telemetry_settings import TelemetrySettings, TraceUrl
 from downloadjobs_core.webhook_keys import read_public_keys
 
 
@@ -33,7 +34,7 @@ class AuthMode(StrEnum):
     """Everybody is one user: for a try-out."""
 
 
-class ApiSettings(RedisSettings, QueueSettings, WebhookAddressSettings, StorageSettings):
+class ApiSettings(RedisSettings, QueueSettings, WebhookAddressSettings, StorageSettings, TelemetrySettings):
     """Everything the API reads from the environment."""
 
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a pod's own address
@@ -60,6 +61,9 @@ class ApiSettings(RedisSettings, QueueSettings, WebhookAddressSettings, StorageS
     download_delay_enabled: bool = False
     download_delay_min_ms: int = Field(1_000, ge=0)
     download_delay_max_ms: int = Field(5_000, ge=0)
+    trace_url_template: TraceUrl | None = Field(
+        None, description="where a trace viewer shows the trace with the id {trace_id}"
+    )
     drain_seconds: float = Field(100, ge=0, description="how long open requests may go on after SIGTERM")
 
     webhook_public_key_file: FilePath | None = Field(

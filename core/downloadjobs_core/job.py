@@ -176,6 +176,8 @@ class Job:
     callback_status: int = 0
     callback_error: str = ""
     callback_due_us: int = 0
+    timeline_omitted: int = 0
+    """Entries of its timeline that were left out."""
 
     @classmethod
     def from_hash(cls, values: Mapping[str, str]) -> Job:
@@ -231,6 +233,7 @@ class Job:
             callback_status=number("callback_status"),
             callback_error=text("callback_error"),
             callback_due_us=number("callback_due_us"),
+            timeline_omitted=number("timeline_omitted"),
         )
 
     def may_be_seen_by(self, user: str) -> bool:

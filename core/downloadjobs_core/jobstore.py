@@ -20,6 +20,7 @@ from downloadjobs_core.job import RECORD_FIELDS, Job, NewJob, job_key
 from downloadjobs_core.leases import SECOND_US, QueuePolicy, translated_errors
 from downloadjobs_core.scripts import ROOT, AsyncScripts
 from downloadjobs_core.states import JobState
+from downloadjobs_core.timeline import timeline_key
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -191,6 +192,15 @@ class JobStore:
         with translated_errors():
             values = cast("dict[str, str]", await self._redis.hgetall(job_key(job_id)))
         return Job.from_hash(values) if values else None
+
+    async def notes(self, job_id: str) -> tuple[Job | None, list[str]]:
+        """The whole record, or None, and the notes of its timeline, in one round trip."""
+        with translated_errors():
+            pipeline = self._redis.pipeline(transaction=False)
+            _ = pipeline.hgetall(job_key(job_id))
+            _ = pipeline.lrange(timeline_key(job_id), 0, -1)
+            values, entries = cast("tuple[dict[str, str], list[str]]", await pipeline.execute())
+        return (Job.from_hash(values) if values else None), entries
 
     async def records(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
         """The records of several jobs in one round trip, without their file ids; None where there is none.

@@ -169,28 +169,40 @@ class LeaseStore:
         with translated_errors():
             self._scripts.run("leave", worker)
 
-    def progress(self, job: Job, *, files_done: int, bytes_done: int, bytes_total: int) -> None:
-        """Write how far an attempt has come. Raises `LeaseLostError`."""
-        self._fenced("progress", job, files_done, bytes_done, bytes_total)
+    def progress(
+        self, job: Job, *, files_done: int, bytes_done: int, bytes_total: int, stages: str = ""
+    ) -> None:
+        """Write how far an attempt has come. Raises `LeaseLostError`.
+
+        Args:
+            job: as it was leased.
+            files_done: also those that are missing.
+            bytes_done: of members.
+            bytes_total: of all members.
+            stages: what the attempt did since the last call (`timeline.py`), for this and all below.
+        """
+        self._fenced("progress", job, files_done, bytes_done, bytes_total, stages)
 
     def check(self, job: Job) -> None:
         """Prove that the attempt still holds its job, and renew. Raises `LeaseLostError`."""
         self._fenced("check", job, self._lease_us)
 
-    def finish(self, job: Job, outcome: Outcome) -> None:
+    def finish(self, job: Job, outcome: Outcome, stages: str = "") -> None:
         """End a job. Raises `LeaseLostError`, and then nothing was changed."""
         result_seconds = job.result_ttl_seconds or self.policy.result_ttl_seconds
         keep_us = result_seconds * SECOND_US if outcome.result_key else 0
         record_seconds = max(self.policy.record_ttl_seconds, result_seconds if outcome.result_key else 0)
-        self._fenced("finish", job, outcome.state.value, keep_us, record_seconds, *outcome.fields())
+        self._fenced("finish", job, outcome.state.value, keep_us, record_seconds, stages, *outcome.fields())
 
-    def retry_later(self, job: Job, *, delay_seconds: float, code: str, message: str) -> None:
+    def retry_later(
+        self, job: Job, *, delay_seconds: float, code: str, message: str, stages: str = ""
+    ) -> None:
         """End an attempt that failed and place the next one. Raises `LeaseLostError`."""
-        self._fenced("retry_later", job, int(delay_seconds * SECOND_US), code, message)
+        self._fenced("retry_later", job, int(delay_seconds * SECOND_US), code, message, stages)
 
-    def hand_back(self, job: Job) -> None:
+    def hand_back(self, job: Job, stages: str = "") -> None:
         """Give a job back to the front of the queue, uncounted. Raises `LeaseLostError`."""
-        self._fenced("hand_back", job)
+        self._fenced("hand_back", job, stages)
 
     def promote(self) -> int:
         """Make delayed jobs ready whose time has come; the number of them."""

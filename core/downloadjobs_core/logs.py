@@ -149,6 +149,15 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
     return bound
 
 
+def about() -> dict[str, str]:
+    """Those of `CONTEXT` that a line logged here and now would carry."""
+    bound: dict[str, Any] = dict(structlog.contextvars.get_contextvars())
+    cause = _cause.get()
+    if cause is not None:
+        bound.update(cause.log_fields())
+    return {name: str(bound[name]) for name in CONTEXT if bound.get(name)}
+
+
 def in_context(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """A call for another thread whose log lines keep the fields bound here and now.
 

@@ -16,7 +16,7 @@ from downloadjobs_core.huey_queue import BUNDLE, MAINTAIN, LeasedHuey
 from downloadjobs_core.job import Job
 
 
-def bind_bundle(huey: LeasedHuey, run: Callable[[Job], None]) -> TaskWrapper:
+def bind_bundle(huey: LeasedHuey, run: Callable[[Job], object]) -> TaskWrapper:
     """Register the task that bundles one job's files.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from downloadjobs_core import trace_context
 from downloadjobs_core.errors import CallbackRefusedError, PriorityTooHighError
 from downloadjobs_core.job import NewJob, distinct
 from downloadjobs_core.states import Priority, allowed_priority
@@ -113,6 +114,7 @@ def admit(dj: DownloadJob, file_ids: Sequence[int], rules: AdmissionRules) -> Ne
         priority=priority,
         source=SOURCE,
         suspended=dj.suspend,
+        traceparent=trace_context.accept(None),
         result_ttl_seconds=dj.expiration_seconds,
         callback=_callback(dj.callback_url, rules) if dj.callback_url else None,
     )

@@ -255,7 +255,8 @@ def test_a_problems_page_shows_what_is_answered(kind: Kind) -> None:
     text = page(f"problems/{kind.code}.md")
     assert text.startswith(f"# {kind.code}\n\nHTTP {kind.status.value}. {kind.title}.\n")
     (example,) = map(json.loads, examples(text))
-    made = document(kind, example["message"], example["requestId"], example.get("errors", ()))
+    ids = example["requestId"], example["traceId"]
+    made = document(kind, example["message"], *ids, example.get("errors", ()))
     assert example == json.loads(made)
     assert "**What to do.**" in text
 

@@ -105,7 +105,8 @@ def test_an_old_env_file_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
     old = {
         "NODE_ENV": "production", "MINIO_ENDPOINT": "minio.example.com", "MINIO_PORT": "9000",
         "MINIO_ACCESS_KEY": "key", "MINIO_SECRET_KEY": "secret", "S3_BUCKET_NAME": "films",
-        "REDIS_HOST": "redis.example.com", "REDIS_PORT": "6380", "SENTRY_DSN": "x", "CORS_ORIGINS": "*",
+        "REDIS_HOST": "redis.example.com", "REDIS_PORT": "6380", "CORS_ORIGINS": "*",
+        "SENTRY_DSN": "https://key@sentry.example.com/1",
     }  # fmt: skip
     for name, value in old.items():
         monkeypatch.setenv(name, value)

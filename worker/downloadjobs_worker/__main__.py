@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from downloadjobs_core import logs
+from downloadjobs_core import fault_reports, logs, trace_export
 from downloadjobs_core.errors import DownloadJobsError, ObjectStoreError
 from downloadjobs_core.huey_queue import LeasedHuey
 from downloadjobs_core.leases import LeaseStore
@@ -16,10 +16,12 @@ from downloadjobs_core.listening import listen_or_end, url_of
 from downloadjobs_core.metrics import metrics_page, new_registry
 from downloadjobs_core.objectstore.factory import Stores, open_stores
 from downloadjobs_core.objectstore.measured import MeasuredObjectStore
+from downloadjobs_core.objectstore.traced import TracedObjectStore
 from downloadjobs_core.redis_client import connect
 from downloadjobs_core.settings import load, refuse, refuse_arguments
 from downloadjobs_core.side_port import SidePort
 from downloadjobs_core.tasks import bind_bundle, bind_maintain
+from downloadjobs_core.trace_export import TraceExport
 from downloadjobs_core.upkeep import UpkeepStore
 from downloadjobs_core.webhook_keys import Signer, read_signer
 from downloadjobs_core.webhooks import WebhookStore
@@ -32,6 +34,7 @@ from downloadjobs_worker.keeper import Keeper
 from downloadjobs_worker.maintenance import Maintenance
 from downloadjobs_worker.metrics import MeasuredLeases, WorkerMetrics
 from downloadjobs_worker.settings import WorkerSettings
+from downloadjobs_worker.tracing import TracedAttempts
 from downloadjobs_worker.webhook_sending import WebhookSender, proxy_of, tls_context
 
 PROCESS: Final = "downloadjobs-worker"
@@ -43,7 +46,7 @@ log = logs.logger("downloadjobs_worker")
 
 
 def create_consumer(
-    settings: WorkerSettings, stores: Stores, metrics: WorkerMetrics
+    settings: WorkerSettings, stores: Stores, metrics: WorkerMetrics, traces: TraceExport | None = None
 ) -> tuple[DrainingConsumer, Keeper]:
     """Wire the worker: everything it consists of is built here."""
     redis = connect(settings.redis)
@@ -79,7 +82,7 @@ def create_consumer(
         orphan_grace_seconds=settings.orphan_grace_seconds,
     )
     huey = LeasedHuey(leases, worker=name, holder=holder)
-    bind_bundle(huey, runner.run)
+    bind_bundle(huey, runner.run if traces is None else TracedAttempts(runner.run, traces).run)
     bind_maintain(huey, maintenance.run)
     consumer = DrainingConsumer(
         huey,
@@ -107,6 +110,14 @@ def create_couriers(settings: WorkerSettings, signer: Signer | None, metrics: Wo
         holder=settings.pod_uid or settings.worker_name or socket.gethostname(),
         threads=settings.webhook_concurrency,
         told=metrics.webhook_tried,
+    )
+
+
+def _traced(stores: Stores, traces: TraceExport) -> Stores:
+    files = TracedObjectStore(stores.files, traces.tracer)
+    one = stores.results is stores.files
+    return replace(
+        stores, files=files, results=files if one else TracedObjectStore(stores.results, traces.tracer)
     )
 
 
@@ -142,6 +153,10 @@ def main() -> None:
         )
     signer = read_signer(settings.webhook_signing_key_file) if settings.webhook_signing_key_file else None
     listener = listen_or_end(PROCESS, settings.host, settings.metrics_port, setting="METRICS_PORT")
+    traces = trace_export.start(settings, PROCESS)
+    flush_faults = fault_reports.start(settings, PROCESS)
+    if traces is not None:
+        stores = _traced(stores, traces)
     registry = new_registry(settings.build_commit)
     metrics = WorkerMetrics(registry)
     stores = replace(
@@ -149,7 +164,7 @@ def main() -> None:
         files=MeasuredObjectStore(stores.files, metrics.storage_called),
         results=MeasuredObjectStore(stores.results, metrics.storage_called),
     )
-    consumer, keeper = create_consumer(settings, stores, metrics)
+    consumer, keeper = create_consumer(settings, stores, metrics, traces)
     health = Health(keeper, consumer.started, consumer.huey.closing)
     pages = {
         "/metrics": lambda accept: metrics_page(registry, accept),
@@ -168,6 +183,9 @@ def main() -> None:
     finally:
         couriers.close()  # after the drain, so that the last jobs' webhooks still go out
         keeper.close()
+        flush_faults()
+        if traces is not None:
+            traces.close()
 
 
 if __name__ == "__main__":

@@ -75,6 +75,15 @@ def failure_of(error: Exception) -> Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How an attempt ended: with a job's state, or `retrying`, `handed_back`, `lost` or `unwritten`."""
+
+    how: str
+    code: str = ""
+    """Why, if it failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Delay:
     """Simulation: a random wait before each job, in milliseconds."""
 
@@ -118,7 +127,7 @@ class AttemptRunner:
     delay: Delay
     metrics: WorkerMetrics
 
-    def run(self, job: Job) -> None:
+    def run(self, job: Job) -> AttemptEnd:
         """Make one attempt. Raises nothing: a lease that could not be ended runs out."""
         with logs.context(job_id=job.job_id, request_id=job.request_id, trace_id=job.trace_id):
             hold = self.keeper.hold(job)
@@ -127,19 +136,22 @@ class AttemptRunner:
             ledger = _Ledger(self.leases, job)
             self.metrics.attempt_began(hold)
             try:
-                self._attempt(hold, ledger, started)
+                return self._attempt(hold, ledger, started)
             except HandBackRequested:
                 self.metrics.interrupted(Cause.DRAIN)
-                self._end("hand back", lambda: self.leases.hand_back(job))
+                self._end("hand back", lambda: self.leases.hand_back(job, hold.stages.unwritten().text))
                 log.info("job handed back", attempt=job.attempt)
+                return AttemptEnd("handed_back")
             except LeaseLostError as error:
                 self.metrics.interrupted(why_lost(self.leases, job))
                 log.warning("attempt stopped", reason=error.reason)
+                return AttemptEnd("lost")
             except QueueUnavailableError as error:
                 self.metrics.interrupted(Cause.QUEUE_UNAVAILABLE)
                 log.warning("the attempt's outcome could not be written", error=str(error))
+                return AttemptEnd("unwritten", "queue-unavailable")
             except Exception as error:  # noqa: BLE001 - every fault of a job ends as its outcome
-                self._fail(hold, error, started)
+                return self._fail(hold, error, started)
             finally:
                 self.keeper.release(hold)
                 self.metrics.attempt_ended(hold)
@@ -147,7 +159,7 @@ class AttemptRunner:
                     self._end("order a sweep", self.leases.order_sweep)
                 log.debug("attempt ended", seconds=round(time.monotonic() - started, 3))
 
-    def _attempt(self, hold: Hold, ledger: _Ledger, started: float) -> None:
+    def _attempt(self, hold: Hold, ledger: _Ledger, started: float) -> AttemptEnd:
         job = hold.job
         if self.delay.max_ms:
             hold.sleep(self.delay.seconds())
@@ -157,7 +169,7 @@ class AttemptRunner:
             ledger,
         )
         try:
-            self._patiently(lambda: self.leases.finish(job, outcome))
+            self._patiently(lambda: self.leases.finish(job, outcome, hold.stages.unwritten().text))
         except LeaseLostError:
             self._remove_result(outcome, ledger)
             raise
@@ -170,8 +182,9 @@ class AttemptRunner:
             result_bytes=outcome.result_bytes,
             seconds=round(time.monotonic() - started, 3),
         )
+        return AttemptEnd(outcome.state.value, outcome.error_code)
 
-    def _fail(self, hold: Hold, error: Exception, started: float) -> None:
+    def _fail(self, hold: Hold, error: Exception, started: float) -> AttemptEnd:
         job = hold.job
         failure = failure_of(error)
         log.warning(
@@ -186,13 +199,17 @@ class AttemptRunner:
             ended = self._end(
                 "retry",
                 lambda: self.leases.retry_later(
-                    job, delay_seconds=delay, code=failure.code, message=failure.message
+                    job,
+                    delay_seconds=delay,
+                    code=failure.code,
+                    message=failure.message,
+                    stages=hold.stages.unwritten().text,
                 ),
             )
             if ended:
                 self.metrics.retried(time.monotonic() - started)
             log.info("job will be retried", delay_seconds=round(delay, 1), attempt=job.attempt)
-            return
+            return AttemptEnd("retrying", failure.code)
         progress = hold.progress
         outcome = Outcome(
             JobState.FAILED,
@@ -202,9 +219,10 @@ class AttemptRunner:
             error_code=failure.code,
             error_message=failure.message,
         )
-        if self._end("fail", lambda: self.leases.finish(job, outcome)):
+        if self._end("fail", lambda: self.leases.finish(job, outcome, hold.stages.unwritten().text)):
             self.metrics.finished(job, outcome, time.monotonic() - started)
         log.warning("job failed", code=failure.code, attempts=job.attempt)
+        return AttemptEnd(outcome.state.value, failure.code)
 
     def _end(self, what: str, call: Callable[[], None]) -> bool:
         try:

@@ -23,6 +23,7 @@ from downloadjobs_worker.hold import Hold
 from downloadjobs_worker.manifest import Manifest, ManifestFile
 from downloadjobs_worker.planning import FileFault, PlannedFile, plan_files
 from downloadjobs_worker.reading import FileStream, ReadAhead
+from downloadjobs_worker.stages import PLANNING, UPLOAD
 from downloadjobs_worker.uploading import PartUploader, UploadLedger, part_bytes_for
 
 CRC_BYTES: Final = 4
@@ -79,7 +80,9 @@ class Bundler:
             LeaseLostError, HandBackRequested: the attempt must stop; nothing of it is left.
         """
         job = hold.job
+        began_ms = hold.stages.now_ms()
         planned = plan_files(self.files, hold, job.file_ids, prefix=self.files_prefix, threads=PLAN_THREADS)
+        hold.stages.ended(PLANNING, began_ms, len(planned))
         hold.progress.bytes_total = sum(file.size for file in planned)
         if all(isinstance(file.found, FileFault) for file in planned):
             return _nothing_found(planned)
@@ -97,9 +100,11 @@ class Bundler:
         )
         try:
             entries = self._write_archive(hold, planned, uploader)
+            began_ms = hold.stages.now_ms()
             uploader.flush()
             confirm_lease()
             size = uploader.complete()
+            hold.stages.ended(UPLOAD, began_ms, size)
         except BaseException:
             uploader.abort()
             raise
@@ -124,9 +129,12 @@ class Bundler:
         with ReadAhead(
             self.files, hold, planned, self.limits.read_ahead_files, self.limits.read_ahead_bytes
         ) as ahead:
+            began_ms = hold.stages.now_ms()
             for stream in ahead:
-                entries.append(_add_file(archive, stream, hold))
+                entry = _add_file(archive, stream, hold)
+                entries.append(entry)
                 hold.progress.files_done += 1
+                began_ms = hold.stages.file_done(began_ms, entry.size or 0, entry.error or "")
         content = manifest.encode(
             Manifest(
                 schema=manifest.SCHEMA,

@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 from downloadjobs_core.errors import LeaseLostError
 from downloadjobs_core.job import Job
+from downloadjobs_worker.stages import StageLog
 
 
 class HandBackRequested(Exception):  # noqa: N818 - no error: the process drains, and the job goes back
@@ -40,6 +41,7 @@ class Hold:
 
     job: Job
     progress: Progress = field(default_factory=Progress)
+    stages: StageLog = field(default_factory=StageLog)
     _stopped: threading.Event = field(default_factory=threading.Event)
     _stop: Stop | None = None
     _reason: str = ""

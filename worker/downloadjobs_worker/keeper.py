@@ -121,16 +121,22 @@ class Keeper:
     def _write_progress(self) -> None:
         for hold in self.held():
             now = hold.progress.snapshot()
-            if now == self._written.get(hold.job.token, (0, 0, 0)) or hold.stopped:
+            stages = hold.stages.unwritten()
+            if hold.stopped or (not stages.text and now == self._written.get(hold.job.token, (0, 0, 0))):
                 continue
             files_done, bytes_done, bytes_total = now
             try:
                 self.leases.progress(
-                    hold.job, files_done=files_done, bytes_done=bytes_done, bytes_total=bytes_total
+                    hold.job,
+                    files_done=files_done,
+                    bytes_done=bytes_done,
+                    bytes_total=bytes_total,
+                    stages=stages.text,
                 )
             except LeaseLostError as error:
                 hold.stop(Stop.LEASE_LOST, error.reason)
             else:
+                hold.stages.written(stages)
                 with self._lock:
                     if hold.job.token in self._holds:
                         self._written[hold.job.token] = now

@@ -19,6 +19,7 @@ from downloadjobs_core.settings import (
     StorageSettings,
     WebhookAddressSettings,
 )
+from downloadjobs_core.telemetry_settings import TelemetrySettings
 from downloadjobs_core.webhook_keys import read_signer
 from downloadjobs_worker.retrying import RetryPolicy
 
@@ -39,7 +40,9 @@ RetryDelays = Annotated[
 ]
 
 
-class WorkerSettings(RedisSettings, QueueSettings, WebhookAddressSettings, StorageSettings):
+class WorkerSettings(
+    RedisSettings, QueueSettings, WebhookAddressSettings, StorageSettings, TelemetrySettings
+):
     """Everything the worker reads from the environment.
 
     A slot's memory is bounded by `PART_BYTES` times (`UPLOAD_THREADS` + 3), for parts being filled,

@@ -146,7 +146,7 @@ The environment by `settings`, without what the chart sets itself. Takes a dict:
 {{- define "downloadjobs.settings" -}}
 {{- $all := merge (dict) (.settings | default dict) (.root.Values.settings | default dict) }}
 {{- range $name, $value := omit $all "REDIS_PASSWORD" "REDIS_URL" "S3_SECRET_ACCESS_KEY" "MINIO_SECRET_KEY" }}
-{{- if and (not (has $name $.own)) (not (kindIs "invalid" $value)) }}
+{{- if and (not (has $name $.own)) (not (has $name (include "downloadjobs.telemetryNames" $.root | splitList " "))) (not (kindIs "invalid" $value)) }}
 - name: {{ $name }}
   {{- if kindIs "float64" $value }}
   {{- /* Helm reads 16777216 as a floating number, and would write 1.6777216e+07. */}}
@@ -157,6 +157,42 @@ The environment by `settings`, without what the chart sets itself. Takes a dict:
   value: {{ $value | toString | quote }}
   {{- end }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The names that the template below sets, with blanks between. */}}
+{{- define "downloadjobs.telemetryNames" -}}
+{{- with .Values.telemetry }}
+{{- if .otlp.endpoint }}OTEL_EXPORTER_OTLP_ENDPOINT {{ end }}
+{{- if and .otlp.endpoint .otlp.headersSecret }}OTEL_EXPORTER_OTLP_HEADERS {{ end }}
+{{- if .sentry.existingSecret }}SENTRY_DSN {{ end }}
+{{- if .traceUrlTemplate }}TRACE_URL_TEMPLATE{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* Where a component sends traces and faults. Takes a dict: root, component. */}}
+{{- define "downloadjobs.telemetryEnv" -}}
+{{- with .root.Values.telemetry.otlp }}
+{{- if .endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .endpoint | quote }}
+{{- if .headersSecret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom:
+    secretKeyRef: {name: {{ .headersSecret }}, key: {{ .headersKey }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .root.Values.telemetry.sentry }}
+{{- if .existingSecret }}
+- name: SENTRY_DSN
+  valueFrom:
+    secretKeyRef: {name: {{ .existingSecret }}, key: {{ .dsnKey }}}
+{{- end }}
+{{- end }}
+{{- if and (eq .component "api") .root.Values.telemetry.traceUrlTemplate }}
+- name: TRACE_URL_TEMPLATE
+  value: {{ .root.Values.telemetry.traceUrlTemplate | quote }}
 {{- end }}
 {{- end }}
 

@@ -1,6 +1,6 @@
 -- Queues a dead letter again, with its counts begun anew.
 --
--- KEYS[1] root            writes dead, job:<id>, waiting*, ready:<priority>, wake, events
+-- KEYS[1] root            writes dead, job:<id>, timeline:<id>, waiting*, ready:<priority>, wake, events
 -- ARGV[1] job id
 -- Reply   1, or 0 if it is no dead letter
 
@@ -12,6 +12,8 @@ if not may_move(job[1], 'queued') then return illegal(id, job[1], 'queued') end
 
 local now = now_us()
 redis.call('PERSIST', job_key(id))
+redis.call('PERSIST', key('timeline:' .. id))
+note(id, 'requeued ' .. int(now))
 redis.call('HSET', job_key(id), 'state', 'queued', 'updated_us', int(now), 'failures', 0, 'deliveries', 0,
   'files_done', 0, 'bytes_done', 0)
 redis.call('HDEL', job_key(id), 'finished_us', 'error_code', 'error_message')

@@ -1,11 +1,11 @@
 -- Ends a job with its outcome, and points to its result, if the attempt still holds it.
 --
--- KEYS[1] root            writes job:<id>, leased, running_by_user, parked*, expiring, maintenance,
---                         finish:<priority>, queue, webhook:<call>, webhooks*, events
+-- KEYS[1] root            writes job:<id>, timeline:<id>, leased, running_by_user, parked*, expiring,
+--                         maintenance, finish:<priority>, queue, webhook:<call>, webhooks*, events
 -- ARGV[1] job id          ARGV[2] token
 -- ARGV[3] state           a finished one
 -- ARGV[4] us the result is kept, 0 for none       ARGV[5] seconds the record is kept
--- ARGV[6..] pairs of field and value for the job's hash
+-- ARGV[6] what the attempt tells of itself        ARGV[7..] pairs of field and value for the job's hash
 -- Reply   1 (also when this attempt did it before), or 0 if the token was refused
 
 local id, token, state = ARGV[1], ARGV[2], ARGV[3]
@@ -20,15 +20,16 @@ local now = now_us()
 local user, keep = job[4], tonumber(ARGV[4])
 redis.call('HSET', job_key(id), 'state', state, 'place', '', 'finished_us', int(now), 'updated_us', int(now),
   'deliveries', 0, 'charged_us', 0, 'ended_token', token, 'expires_us', keep > 0 and int(now + keep) or 0,
-  unpack(ARGV, 6))
+  unpack(ARGV, 7))
 local queue = redis.call('HMGET', key('queue'), 'service_us', 'files', 'virtual:' .. job[5])
 settle(user, job[5], job[6], job[7], now, queue[3] or 0)
-release(id, user)
+note_stages(id, token, ARGV[6])
+release(id, user, now, state)
 if keep > 0 then
   redis.call('ZADD', key('expiring'), int(now + keep), id)
   redis.call('ZADD', key('maintenance'), 'NX', int(now + keep), 'expire-results')
 end
-redis.call('EXPIRE', job_key(id), ARGV[5])
+keep_for(id, ARGV[5])
 
 redis.call('HSET', key('queue'), 'service_us', mean(queue[1], now - tonumber(job[7])),
   'files', mean(queue[2], tonumber(job[8] or 1)))

@@ -1,7 +1,7 @@
 -- Takes back jobs whose lease ran out: to the front of their class, or, after too many deliveries, dead.
 --
--- KEYS[1] root            writes leased, job:<id>, running_by_user, parked*, waiting*, ready:<priority>,
---                         suspended, dead, maintenance, wake, webhook:<call>, webhooks*, events
+-- KEYS[1] root            writes leased, job:<id>, timeline:<id>, running_by_user, parked*, waiting*,
+--                         ready:<priority>, suspended, dead, maintenance, wake, webhook:<call>, webhooks*, events
 -- ARGV[1] the most jobs to take back
 -- ARGV[2] deliveries without an outcome after which a job is a dead letter
 -- ARGV[3] seconds the record of a dead job is kept
@@ -21,13 +21,13 @@ for _, id in ipairs(expired) do
     wake()
   elseif job[1] == 'processing' then
     sweep_later(now, tonumber(ARGV[4]))
-    release(id, job[2])
+    release(id, job[2], now, 'lease_expired', '')
     if tonumber(job[4]) >= tonumber(ARGV[2]) then
       redis.call('HSET', job_key(id), 'state', 'failed', 'place', '', 'finished_us', int(now), 'updated_us', int(now),
         'error_code', 'dead-letter',
         'error_message', 'Its worker was lost ' .. job[4] .. ' times without an outcome.')
       redis.call('ZADD', key('dead'), int(now), id)
-      redis.call('EXPIRE', job_key(id), ARGV[3])
+      keep_for(id, ARGV[3])
       call_back(id, 'failed', now)
       emit(id, 'dead', 'failed', now, 'user', job[2], 'error_code', 'dead-letter')
       dead = dead + 1

@@ -1,6 +1,6 @@
 -- Lets a suspended job go on, at the place that its submission gave it.
 --
--- KEYS[1] root            writes job:<id>, suspended, ready:<priority>, wake, events
+-- KEYS[1] root            writes job:<id>, timeline:<id>, suspended, ready:<priority>, wake, events
 -- ARGV[1] job id
 -- Reply   {1, its state}, {0, its state} if it has ended, or {-1, ''} if there is none
 
@@ -17,5 +17,6 @@ if job[2] == 'suspended' then
   redis.call('ZREM', key('suspended'), id)
   make_ready(id, now)
 end
+note(id, 'resumed ' .. int(now))
 emit(id, 'resumed', job[1], now, 'user', job[4])
 return {1, job[1]}

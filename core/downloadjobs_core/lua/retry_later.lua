@@ -1,9 +1,9 @@
 -- Ends an attempt that failed and places the job's next one, together.
 --
--- KEYS[1] root            writes job:<id>, leased, running_by_user, parked*, waiting*, delayed, suspended,
---                         finish:<priority>, events
+-- KEYS[1] root            writes job:<id>, timeline:<id>, leased, running_by_user, parked*, waiting*,
+--                         delayed, suspended, finish:<priority>, events
 -- ARGV[1] job id          ARGV[2] token           ARGV[3] delay in us
--- ARGV[4] error code      ARGV[5] error message
+-- ARGV[4] error code      ARGV[5] error message   ARGV[6] what the attempt tells of itself
 -- Reply   1 (also when this attempt did it before), or 0 if the token was refused
 
 local id, token = ARGV[1], ARGV[2]
@@ -20,7 +20,8 @@ redis.call('HSET', job_key(id), 'state', 'retrying', 'place', 'delayed', 'due_us
   'updated_us', int(now), 'deliveries', 0, 'charged_us', 0, 'ended_token', token,
   'error_code', ARGV[4], 'error_message', ARGV[5])
 settle(job[2], job[5], job[6], job[7], now)
-release(id, job[2])
+note_stages(id, token, ARGV[6])
+release(id, job[2], now, 'failed')
 begin_waiting(id, job[2], job[3])
 if job[4] == '1' then
   make_ready(id, now)

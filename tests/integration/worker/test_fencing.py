@@ -66,7 +66,7 @@ class Gate:
             assert self._opened.wait(PATIENCE_SECONDS), "the gate was never opened"
 
     @contextmanager
-    def holding(self, run: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    def holding(self, run: Callable[[], object]) -> Iterator[Callable[[], None]]:
         """Run something until it stands at the gate, and to its end when the block ends.
 
         What is yielded lets it go on to its end before.

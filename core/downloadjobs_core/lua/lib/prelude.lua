@@ -15,6 +15,7 @@
 local root = KEYS[1]
 local WAKE_LIMIT = 1024        -- tokens in the wake list; more than slots that could idle at once
 local EVENTS_LIMIT = 100000    -- events kept in the stream, about; a reader further behind resyncs
+local TIMELINE_LIMIT = 2000    -- entries of one job's timeline; docs/timeline.md
 local FIRST_SERVICE_US = 10000000   -- what a job is taken to last before one has ended
 local NEWEST_WEIGHT = 1 / 8    -- of the newest value in a running mean
 local PRIORITIES = {'high', 'normal', 'low'}
@@ -142,9 +143,35 @@ local function settle(user, priority, charged_us, leased_us, now, virtual)
   end
 end
 
+-- Notes what happened to a job beside its record, which knows only the newest; the oldest entries go first.
+-- core/downloadjobs_core/timeline.py reads them.
+local function note(id, entry)
+  local over = redis.call('RPUSH', key('timeline:' .. id), entry) - TIMELINE_LIMIT
+  if over > 0 then
+    redis.call('LTRIM', key('timeline:' .. id), over, -1)
+    redis.call('HINCRBY', job_key(id), 'timeline_omitted', over)
+  end
+end
+
+-- What an attempt tells of itself, as text of one line a stage; '' for nothing.
+local function note_stages(id, token, stages)
+  if stages ~= '' then note(id, 'stages ' .. token .. '\n' .. stages) end
+end
+
+-- Has a job's record, and its timeline, go after so many seconds.
+local function keep_for(id, seconds)
+  redis.call('EXPIRE', job_key(id), seconds)
+  redis.call('EXPIRE', key('timeline:' .. id), seconds)
+end
+
 -- Takes the lease from whoever holds it. The caller sets `place`, and `ended_token` where the attempt
--- itself ended it.
-local function release(id, user)
+-- itself ended it. `how` is the attempt's end, as the timeline shows it, and `code` why; by
+-- default what the record says.
+local function release(id, user, now, how, code)
+  local held = redis.call('HMGET', job_key(id), 'token', 'attempt', 'leased_us', 'worker', 'error_code')
+  code = code or held[5] or ''
+  note(id, table.concat({'attempt', held[1] or '', held[2] or 0, held[3] or 0, int(now), how,
+    code == '' and '-' or code, held[4] or ''}, ' '))
   redis.call('HDEL', job_key(id), 'token', 'worker', 'holder')
   redis.call('ZREM', key('leased'), id)
   count('running_by_user', user, -1)
@@ -218,7 +245,7 @@ local function cancel(id, now, code, message, keep, sweep_us)
   if job[2] then
     sweep_later(now, sweep_us)
     settle(job[1], job[3], job[4], job[5], now)
-    release(id, job[1])
+    release(id, job[1], now, 'cancelled', code)
   else
     take_out(id)
     end_waiting(id, job[1])
@@ -226,7 +253,7 @@ local function cancel(id, now, code, message, keep, sweep_us)
   redis.call('HSET', job_key(id), 'state', 'cancelled', 'place', '', 'finished_us', int(now),
     'updated_us', int(now), 'error_code', code, 'error_message', message)
   redis.call('HDEL', job_key(id), 'due_us')
-  redis.call('EXPIRE', job_key(id), keep)
+  keep_for(id, keep)
   call_back(id, 'cancelled', now)
   emit(id, 'cancelled', 'cancelled', now, 'user', job[1], 'error_code', code)
 end
