@@ -90,6 +90,9 @@ def status_of(
         "message": message_of(job, around.place),
         "jobId": job.job_id,
         "attempts": job.attempt,
+        # Of attempts that have ended: it changes with the phase, and so costs no patch of its own.
+        "workerSeconds": round(job.worker_us / SECOND_US, 3),
+        "workerBytes": job.worker_bytes,
         "progress": _progress(job),
         "conditions": written(conditions_of(job, around.place), before, generation=dj.generation, now=now),
     }
