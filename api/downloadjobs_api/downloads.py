@@ -346,9 +346,9 @@ def files_to_retry(job: Job) -> Sequence[int]:
     """The files of a job that has ended which are in no result of it, in their order."""
     if job.state not in WITH_RESULT | {JobState.EXPIRED}:
         return job.file_ids
-    if job.failures_by_code is None:  # by a worker of a release that did not write them down
-        return job.file_ids if job.files_failed else ()
-    failed = {file_id for ids in job.failures_by_code.values() for file_id in ids}
+    if not job.failures_known:
+        return job.file_ids
+    failed = {file_id for ids in job.failed_files.values() for file_id in ids}
     return [file_id for file_id in job.file_ids if file_id in failed]
 
 

@@ -20,14 +20,14 @@ from downloadjobs_core.states import JobState
 
 def job_document(job: Job, place: Place | None) -> dict[str, Any]:
     """A job as its owner sees it; what does not apply is null."""
-    return item_document(job, place) | {"fileIds": job.file_ids, "failures": failures_document(job)}
+    return item_document(job, place) | {"fileIds": list(job.file_ids), "failures": failures_document(job)}
 
 
 def failures_document(job: Job) -> list[dict[str, Any]] | None:
     """The files that are not in the result, in their order; null if it is not known which."""
-    if job.failures_by_code is None:
-        return None if job.files_failed else []
-    faults = {file_id: code for code, ids in job.failures_by_code.items() for file_id in ids}
+    if not job.failures_known:
+        return None
+    faults = {file_id: code for code, ids in job.failed_files.items() for file_id in ids}
     found = [(file_id, fault_by_code(faults[file_id])) for file_id in job.file_ids if file_id in faults]
     return [{"fileId": file_id, "error": fault.code, "message": fault.message} for file_id, fault in found]
 

@@ -30,7 +30,6 @@ DOWNLOAD_JOB: Final = re.compile(
 BY_KUBECTL: Final = {
     "status": "kubectl get dj/{}",
     "watch": "kubectl get dj/{} --watch",
-    "retry": "kubectl get dj/{} -o jsonpath={{.spec.fileIds}}",
     "cancel": """kubectl patch dj/{} --type=merge -p '{{"spec":{{"cancel":true}}}}'""",
 }
 """What does for a DownloadJob what a command does for a job."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
@@ -29,14 +29,15 @@ MAX_FILES: Final = 1_000
 
 
 RECORD_FIELDS: Final = (
-    "id", "user", "state", "priority", "kind", "source", "reader", "mirror", "suspended",
+    "id", "user", "reader", "state", "priority", "kind", "source", "mirror", "suspended",
     "total_file_ids", "files_total", "files_done", "files_failed", "bytes_done", "bytes_total",
     "attempt", "failures", "max_attempts", "deliveries", "worker",
     "created_us", "started_us", "leased_us", "updated_us", "finished_us", "due_us", "expires_us",
     "result_key", "result_bytes", "error_code", "error_message",
     "worker_us", "worker_bytes", "retry_of", "retried_by",
 )  # fmt: skip
-"""What those read who watch many jobs: all but the files' ids, which are most of a record's bytes."""
+"""What those read who watch many jobs: all but the files' ids, which are most of a record's bytes.
+`list.lua` counts on the first four."""
 
 
 def job_key(job_id: str) -> str:
@@ -193,8 +194,8 @@ class Job:
     """How long its result is kept; 0 for the queue's own rule."""
     error_code: str = ""
     error_message: str = ""
-    failures_by_code: Mapping[str, Sequence[int]] | None = None
-    """The files that are not in the result, by why (`file_faults.py`); None where nobody wrote them down."""
+    failed_files: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """The files that are not in the result, by why (`file_faults.py`)."""
     worker_us: int = 0
     """How long workers held it, in all attempts whose lease has ended."""
     worker_bytes: int = 0
@@ -251,7 +252,7 @@ class Job:
             result_ttl_seconds=number("result_ttl_seconds"),
             error_code=text("error_code"),
             error_message=text("error_message"),
-            failures_by_code=json.loads(values["failed_files"]) if values.get("failed_files") else None,
+            failed_files=json.loads(values.get("failed_files") or "{}"),
             worker_us=number("worker_us"),
             worker_bytes=number("worker_bytes"),
             retry_of=text("retry_of"),
@@ -268,6 +269,11 @@ class Job:
     def is_maintenance(self) -> bool:
         """Whether this is a task of the queue's own, not a user's job."""
         return self.kind == MAINTENANCE
+
+    @property
+    def failures_known(self) -> bool:
+        """Whether it is known which files failed. Workers of older releases told only how many."""
+        return bool(self.failed_files) or not self.files_failed
 
     @property
     def running_us(self) -> int:

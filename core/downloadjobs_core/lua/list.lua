@@ -36,10 +36,10 @@ local function not_before(one, other)
   return #one >= #other
 end
 
-local entries = redis.call('ZRANGE', list, first, first + looks - 1, 'REV', 'WITHSCORES')
+local entries = redis.call('ZRANGE', list, first, first + looks, 'REV', 'WITHSCORES')
 local reply, gone = {'', ''}, {}
-local looked = 0
-for i = 1, #entries, 2 do
+local looked = 0                       -- there is one entry more than is looked at, to know whether there is
+for i = 1, math.min(#entries, 2 * looks), 2 do
   if #reply >= 2 + 2 * most then break end
   local id = entries[i]
   looked = i
@@ -53,7 +53,7 @@ for i = 1, #entries, 2 do
     end
   end
 end
-if looked > 0 and (looked + 1 < #entries or #entries == 2 * looks) then
+if looked > 0 and looked + 1 < #entries then
   reply[1], reply[2] = entries[looked + 1], entries[looked]
 end
 if #gone > 0 then redis.call('ZREM', list, unpack(gone)) end
