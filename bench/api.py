@@ -72,6 +72,8 @@ class Load:
     url: str
     method: str = "GET"
     body: str = ""
+    condition: str = ""
+    """Sent as If-None-Match."""
 
     def script(self) -> str:
         """The Lua that wrk runs."""
@@ -80,6 +82,7 @@ class Load:
             wrk.method = "{self.method}"
             wrk.headers["x-user-id"] = "{USER}"
             wrk.headers["content-type"] = "application/json"
+            wrk.headers["if-none-match"] = {json.dumps(self.condition) if self.condition else "nil"}
             wrk.body = '{self.body}'
         """
             + REPORT
@@ -166,9 +169,12 @@ def main() -> None:
                 job = httpx.post(
                     f"{api}/v1/download/initiate", json=json.loads(body), headers={"x-user-id": USER}
                 ).json()["jobId"]
+                status = f"{api}/v1/download/status/{job}"
+                tag = httpx.get(status, headers={"x-user-id": USER}).headers["etag"]
                 loads = [
                     Load("bare Falcon", f"{bare}/"),
-                    Load("status", f"{api}/v1/download/status/{job}"),
+                    Load("status", status),
+                    Load("status, 304", status, condition=tag),
                     Load("initiate", f"{api}/v1/download/initiate", "POST", body),
                     Load("check", f"{api}/v1/download/check", "POST", json.dumps({"file_id": FILE_ID})),
                 ]
@@ -197,6 +203,8 @@ def main() -> None:
     result(
         status_rps=round(medians["status"][0]),
         status_ratio_to_bare=round(medians["status"][2], 2),
+        status_304_rps=round(medians["status, 304"][0]),
+        status_304_ratio_to_200=round(medians["status, 304"][0] / medians["status"][0], 2),
         initiate_rps=round(medians["initiate"][0]),
         initiate_p99_ms=round(medians["initiate"][1], 1),
         check_rps=round(medians["check"][0]),

@@ -30,7 +30,7 @@ def queue(valkey: ValkeyServer) -> Iterator[LeaseStore]:
 
 def record(queue: LeaseStore) -> Job:
     """The job as Redis has it."""
-    return Job.from_hash(queue.redis.hgetall(job_key("a")))
+    return Job.from_hash(queue.redis.hgetall(job_key("a")))  # type: ignore[arg-type]
 
 
 def worked(queue: LeaseStore, seconds: int, done: int) -> Job:
