@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_i
 
 from downloadjobs_api.request_context import FAULT_STATUS, Request
 from downloadjobs_core import trace_context
-from downloadjobs_core.job import NewJob
+from downloadjobs_core.job import NewJob, Once
 from downloadjobs_core.jobstore import Accepted, JobStore
 from downloadjobs_core.leases import QueuePolicy
 from downloadjobs_core.tracing import (
@@ -106,7 +106,7 @@ class TracedJobStore(JobStore):
         super().__init__(redis, policy)
         self._tracer = tracer
 
-    async def submit(self, job: NewJob) -> Accepted:
+    async def submit(self, job: NewJob, once: Once | None = None) -> Accepted:
         """See `JobStore`."""
         attributes: dict[str, str | int] = {
             **MESSAGING,
@@ -119,7 +119,7 @@ class TracedJobStore(JobStore):
         with self._tracer.start_as_current_span(
             f"send {QUEUE_NAME}", kind=SpanKind.PRODUCER, attributes=attributes, record_exception=False
         ) as span:
-            return await super().submit(replace(job, traceparent=traceparent_of(span)))
+            return await super().submit(replace(job, traceparent=traceparent_of(span)), once)
 
 
 class TracedThreads(ThreadPoolExecutor):

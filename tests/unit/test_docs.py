@@ -24,8 +24,9 @@ from pydantic_settings import BaseSettings
 
 import downloadjobs_api
 from downloadjobs_api.app import create_app
+from downloadjobs_api.cursors import position_of
 from downloadjobs_api.drain import Drain
-from downloadjobs_api.jobs import job_document, queue_document
+from downloadjobs_api.jobs import item_document, job_document, queue_document
 from downloadjobs_api.problems import Kind, document
 from downloadjobs_api.settings import ApiSettings
 from downloadjobs_cli.autoscaler_commands import DEFAULT_OPERATOR
@@ -41,7 +42,7 @@ from downloadjobs_core.errors import (
     ObjectStoreUnavailableError,
 )
 from downloadjobs_core.job import Job, NewJob
-from downloadjobs_core.jobstore import Place
+from downloadjobs_core.jobstore import Place, Position
 from downloadjobs_core.leases import Outcome
 from downloadjobs_core.objectstore.protocol import MAX_PARTS
 from downloadjobs_core.states import TRANSITIONS, JobState
@@ -330,6 +331,16 @@ def test_the_job_detail_is_that_of_the_record() -> None:
     assert job_document(Job.from_hash(record), None) == ended
     assert set(waiting) == set(ended)
     assert set(waiting["queue"]) == set(queue_document(Place("ready")) or ())
+
+
+def test_the_list_of_jobs_is_that_of_the_record() -> None:
+    """job-list.md's answer is the first hash of job-record.md, and goes on behind that job."""
+    record = Job.from_hash(json.loads(examples(page("job-record.md"))[0]))
+    (shown,) = map(json.loads, examples(page("job-list.md")))
+    assert shown["items"] == [item_document(record, None)]
+    assert position_of(record.user, shown["nextCursor"]) == Position(str(record.created_us), record.job_id)
+    told = {name for row in rows(page("job-list.md")) for name in ticked(row[0])}
+    assert told == {"state", "limit", "cursor"}
 
 
 def test_members_of_documents_are_told() -> None:

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 
 from downloadjobs_cli.embedded import ValkeyServer
 from downloadjobs_core.errors import LeaseLostError, TooManyQueuedError
-from downloadjobs_core.job import Job, NewJob, job_key
+from downloadjobs_core.job import Job, NewJob, Once, job_key
 from downloadjobs_core.leases import LeaseStore, Outcome, QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig, connect
 from downloadjobs_core.scripts import ROOT, Scripts
@@ -54,6 +54,15 @@ class Known:
     outcomes: int = 0
     """How often it has ended, or its result was published: never more than once."""
     tokens: set[str] = field(default_factory=set)
+    attempt_bytes: int = 0
+    worker_bytes: int = 0
+    """Bytes that the attempt under way is done with, and those of all attempts before."""
+
+    def attempt_ends(self) -> None:
+        """Its lease is over, however that came."""
+        self.token = ""
+        self.worker_bytes += self.attempt_bytes
+        self.attempt_bytes = 0
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -71,6 +80,45 @@ class QueueMachine(RuleBasedStateMachine):
         self.scripts = Scripts(self.redis)
         self.jobs: dict[str, Known] = {}
         self.last_token = 0
+        self.keys: dict[tuple[str, str], tuple[str, str]] = {}
+        """The job, and what was asked, by user and key."""
+
+    def submit_once(self, job_id: str, user: str, key: str, asked: str) -> tuple[Any, ...]:
+        """Submit a job by a key; the script's reply."""
+        new = NewJob(job_id=job_id, user=user, file_ids=(1,), total_file_ids=1, max_attempts=3)
+        once = Once.of(user, key, {"asked": asked}, 1_000)
+        arguments = new.submission(max_queued=POLICY.user_max_queued, record_seconds=1_000, once=once)
+        return tuple(self.scripts.run("submit", *arguments))
+
+    @rule(
+        target=submitted, user=st.sampled_from(USERS), key=st.sampled_from("ab"), asked=st.sampled_from("xy")
+    )
+    def submit_by_key(self, user: str, key: str, asked: str) -> MultipleResults[str]:
+        """By a key there is one job, in whatever state it is by now, and none for another request."""
+        made = self.keys.get((user, key))
+        job_id = f"job{len(self.jobs)}"
+        waiting = sum(k.user == user and k.state in {"queued", "retrying"} for k in self.jobs.values())
+        accepted, *rest = self.submit_once(job_id, user, key, asked)
+        if made is not None:
+            assert accepted == (2 if made[1] == asked else -2)
+            assert accepted < 0 or rest[0] == made[0]
+            return multiple()
+        if waiting >= POLICY.user_max_queued:
+            assert accepted == -1
+            return multiple()
+        assert accepted == 1
+        self.keys[user, key] = (job_id, asked)
+        self.jobs[job_id] = Known(user)
+        return multiple(job_id)
+
+    @invariant()
+    def keys_point_to_jobs(self) -> None:
+        """There are as many keys as requests by key that were accepted, and each has its job."""
+        kept = cast("list[str]", self.redis.keys(f"{ROOT}:idempotency:*"))
+        found = {cast("str", self.redis.get(name)).split()[1] for name in kept}
+        assert found == {job_id for job_id, _ in self.keys.values()}
+        assert len(kept) == len(self.keys)
+        assert all(self.redis.exists(job_key(job_id)) for job_id in found)
 
     def teardown(self) -> None:
         self.redis.close()
@@ -138,9 +186,8 @@ class QueueMachine(RuleBasedStateMachine):
     def finish(self, job: Job, *, state: JobState, twice: bool) -> None:
         """Only the holder ends a job, once; a call that comes twice is not an error."""
         held = self.holds(job)
-        outcome = Outcome(
-            state, result_key=f"results/{job.job_id}/{job.token}.zip" if state == "completed" else ""
-        )
+        key = f"results/{job.job_id}/{job.token}.zip" if state == "completed" else ""
+        outcome = Outcome(state, result_key=key, bytes_done=5)
         for _ in range(1 + twice):
             if held:
                 self.queue.finish(job, outcome)
@@ -149,8 +196,9 @@ class QueueMachine(RuleBasedStateMachine):
                     self.queue.finish(job, outcome)
         if held:
             known = self.jobs[job.job_id]
-            known.state, known.token, known.outcomes = state, "", known.outcomes + 1
-            known.deliveries = 0
+            known.attempt_bytes = outcome.bytes_done
+            known.attempt_ends()
+            known.state, known.outcomes, known.deliveries = state, known.outcomes + 1, 0
             assert known.outcomes == 1
 
     def ended_it(self, job: Job) -> bool:
@@ -164,7 +212,8 @@ class QueueMachine(RuleBasedStateMachine):
             return
         self.queue.retry_later(job, delay_seconds=60, code="x", message="x")
         known = self.jobs[job.job_id]
-        known.state, known.token, known.deliveries = JobState.RETRYING, "", 0
+        known.attempt_ends()
+        known.state, known.deliveries = JobState.RETRYING, 0
         known.failures += 1
 
     @rule(job=leased)
@@ -174,7 +223,8 @@ class QueueMachine(RuleBasedStateMachine):
             return
         self.queue.hand_back(job)
         known = self.jobs[job.job_id]
-        known.state, known.token, known.deliveries = JobState.QUEUED, "", known.deliveries - 1
+        known.attempt_ends()
+        known.state, known.deliveries = JobState.QUEUED, known.deliveries - 1
 
     @rule(job=leased)
     def work(self, job: Job) -> None:
@@ -183,6 +233,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert renewed == self.holds(job)
         if self.holds(job):
             self.queue.progress(job, files_done=1, bytes_done=1, bytes_total=2)
+            self.jobs[job.job_id].attempt_bytes = 1
             self.queue.check(job)
         else:
             with pytest.raises(LeaseLostError):
@@ -198,7 +249,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.redis.zadd(f"{ROOT}:leased", {job.job_id: 1})
         back, dead = self.queue.reap()
         known = self.jobs[job.job_id]
-        known.token = ""
+        known.attempt_ends()
         if known.deliveries >= POLICY.max_deliveries:
             assert (back, dead) == (0, 1)
             known.state, known.outcomes = JobState.FAILED, known.outcomes + 1
@@ -223,7 +274,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert bool(done) == (known.state in UNFINISHED)
         assert before == known.state
         if done:
-            known.state, known.token, known.outcomes = JobState.CANCELLED, "", known.outcomes + 1
+            known.attempt_ends()
+            known.state, known.outcomes = JobState.CANCELLED, known.outcomes + 1
             assert known.outcomes == 1
 
     @rule(job_id=submitted, hold=st.booleans())
@@ -263,6 +315,9 @@ class QueueMachine(RuleBasedStateMachine):
             record = Job.from_hash(cast("dict[str, str]", self.redis.hgetall(job_key(job_id))))
             assert record.state is known.state
             assert record.token == known.token
+            assert record.worker_bytes == known.worker_bytes
+            assert record.used_bytes == known.worker_bytes + known.attempt_bytes
+            assert record.worker_us >= 0
             assert places[job_id] == (1 if known.state in UNFINISHED else 0), (job_id, found.get(job_id))
             place = found.get(job_id, "")
             assert (self.redis.hget(job_key(job_id), "place") or "") == place

@@ -8,7 +8,12 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
 from downloadjobs_api.metrics import ApiMetrics
-from downloadjobs_core.errors import PriorityTooHighError, QueueUnavailableError, TooManyQueuedError
+from downloadjobs_core.errors import (
+    KeyReusedError,
+    PriorityTooHighError,
+    QueueUnavailableError,
+    TooManyQueuedError,
+)
 from downloadjobs_core.metrics import REQUEST_BUCKETS
 from support_metrics import metrics_of
 
@@ -73,7 +78,9 @@ def test_clients_cannot_make_series(metrics: ApiMetrics, registry: CollectorRegi
 def test_submissions_are_told_by_their_result(metrics: ApiMetrics, registry: CollectorRegistry) -> None:
     """A job is accepted, or refused for a reason that is told."""
     metrics.submitted()
+    metrics.repeated()
     for fault in (
+        KeyReusedError(),
         TooManyQueuedError("u", 1),
         PriorityTooHighError("high", "low"),
         QueueUnavailableError(),
@@ -81,7 +88,10 @@ def test_submissions_are_told_by_their_result(metrics: ApiMetrics, registry: Col
     ):
         metrics.submitted(fault)
     told = metrics_of(registry)
-    for result in ("accepted", "too_many_queued", "priority_too_high", "queue_unavailable", "error"):
+    for result in (
+        "accepted", "repeated", "key_reused", "too_many_queued", "priority_too_high", "queue_unavailable",
+        "error",
+    ):  # fmt: skip
         assert told.value("jobs_submitted_total", source="rest", result=result) == 1
 
 

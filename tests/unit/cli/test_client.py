@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -52,6 +53,65 @@ def test_initiate_sends_ids_and_user_below_the_apis_path() -> None:
     assert str(seen[0].url) == "http://api.test/base/v1/download/initiate"
     assert seen[0].headers["x-user-id"] == "ann"
     assert json.loads(seen[0].content) == {"file_ids": [10010, 10003]}
+
+
+ACCEPTED = {"jobId": "j1", "status": "queued", "totalFileIds": 2, "estimatedTime": "1-3 seconds"}
+
+
+def test_each_request_for_a_job_has_a_key_of_its_own() -> None:
+    """Initiate and retry send a new UUID as Idempotency-Key; what only reads sends none."""
+    keys: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers.get("idempotency-key"))
+        return httpx.Response(202, json=ACCEPTED if request.method == "POST" else STATUS)
+
+    with client(answer) as api:
+        api.initiate([10010])
+        api.initiate([10010])
+        api.retry("j1")
+        api.status("j1")
+    assert keys[3] is None
+    assert len({uuid.UUID(key) for key in keys[:3]}) == 3
+
+
+@pytest.mark.parametrize("fault", [httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError])
+def test_a_lost_answer_is_asked_for_again(
+    fault: type[httpx.TransportError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the connection breaks after the request went out, it is sent again with the same key."""
+    monkeypatch.setattr("downloadjobs_cli.client.AGAIN_SECONDS", (0, 0))
+    keys: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["idempotency-key"])
+        if len(keys) < 3:
+            raise fault("it broke")
+        return httpx.Response(202, json=ACCEPTED)
+
+    with client(answer) as api:
+        assert api.initiate([10010]).value.job_id == "j1"
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "times"), [(httpx.ReadError, 3), (httpx.ConnectError, 1), (httpx.ConnectTimeout, 1)]
+)
+def test_a_lost_answer_is_given_up_on(
+    fault: type[httpx.TransportError], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three tries the API is taken to be away; one that cannot be reached at all is asked once."""
+    monkeypatch.setattr("downloadjobs_cli.client.AGAIN_SECONDS", (0, 0))
+    requests: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        raise fault("it broke")
+
+    with client(answer) as api, pytest.raises(TransientError):
+        api.initiate([10010])
+    assert len(requests) == times
 
 
 def test_token_is_sent_as_bearer() -> None:

@@ -73,6 +73,8 @@ class Api:
         self.requests.append(request)
         if request.url.host == "s3.test":
             return httpx.Response(200, headers={"ETag": '"e1"'}, stream=httpx.ByteStream(self.zip))
+        if request.url.path == "/v1/jobs/j1/retry":
+            return self.retry(request)
         action, _, job = request.url.path.partition("/v1/download/")[2].partition("/")
         if job not in {"", "j1"}:
             return self.problem(404, "job-not-found", "There is no such job.")
@@ -87,6 +89,12 @@ class Api:
     def initiate(self, request: httpx.Request) -> httpx.Response:
         count = len(json.loads(request.content)["file_ids"])
         document = {"jobId": "j1", "status": "queued", "totalFileIds": count, "estimatedTime": "1-3 seconds"}
+        return httpx.Response(202, json=document)
+
+    def retry(self, _request: httpx.Request) -> httpx.Response:
+        if not self.failed:
+            return self.problem(409, "nothing-to-retry", "No file of the job failed.")
+        document = {"jobId": "j1", "status": "queued", "totalFileIds": self.failed, "retryOf": "j1"}
         return httpx.Response(202, json=document)
 
     def status(self, _request: httpx.Request) -> httpx.Response:
@@ -159,6 +167,28 @@ def test_submit_and_get_does_it_all(call: Call, tmp_path: Path, capsys: pytest.C
     assert call("submit", 10003, "--get", "out.zip") == 0
     assert zipfile.is_zipfile(tmp_path / "out.zip")
     assert "Verified: 1 file" in capsys.readouterr().err
+
+
+def test_retry_prints_the_new_id_alone(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a pipe `retry` prints the new job's id and nothing else to standard output."""
+    api.failed = 2
+    assert call("retry", "j1") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "j1\n"
+    assert "Submitted 2 files" in captured.err
+
+
+def test_retry_waits(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --wait it follows the new job, and exits with how that ends."""
+    api.failed = 1
+    assert call("retry", "j1", "--wait") == 1
+    assert "Completed in part" in capsys.readouterr().err
+
+
+def test_retry_of_a_whole_result_is_refused(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """If no file failed it exits with 4, and says what the API says."""
+    assert call("retry", "j1") == 4
+    assert "No file of the job failed." in capsys.readouterr().err
 
 
 def test_submit_reads_ids_from_a_file(call: Call, api: Api, tmp_path: Path) -> None:

@@ -374,3 +374,14 @@ def test_a_status_is_read_by_its_conditions() -> None:
     """Whether an object is finished is what `Finished` says, not its phase."""
     assert not is_finished({"phase": "Completed"})
     assert not is_finished({})
+
+
+def test_what_a_job_took_is_told() -> None:
+    """Seconds begun and bytes of attempts that have ended; the one under way changes nothing yet."""
+    job = a(
+        JobState.PROCESSING, worker_us=1_000_001, worker_bytes=7, leased_us=int(NOW * SECOND),
+        updated_us=int((NOW + 60) * SECOND), bytes_done=5, bytes_total=9,
+    )  # fmt: skip
+    status = told(job)
+    assert (status["workerSeconds"], status["workerBytes"]) == (2, 7)
+    assert (told(QUEUED)["workerSeconds"], told(QUEUED)["workerBytes"]) == (0, 0)

@@ -120,6 +120,7 @@ def test_the_manifest_tells_of_every_file() -> None:
     assert manifest["files"][1]["error"] == "not-found"
     assert manifest["totalFileIds"] == 2
     assert (outcome.state, outcome.files_failed) == (JobState.COMPLETED_WITH_ERRORS, 1)
+    assert list(outcome.failed) == [(99, "not-found")]
 
 
 def test_no_file_at_all_is_a_failed_job() -> None:
@@ -127,6 +128,7 @@ def test_no_file_at_all_is_a_failed_job() -> None:
     store = FaultyStore()
     outcome, _ = run(store, leased(98, 99))
     assert (outcome.state, outcome.error_code) == (JobState.FAILED, "no-file-found")
+    assert list(outcome.failed) == [(98, "not-found"), (99, "not-found")]
     assert list(store.list("results/")) == []
 
 
