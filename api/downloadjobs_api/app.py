@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -12,15 +13,19 @@ from prometheus_client import CollectorRegistry
 from downloadjobs_api import problems, resources
 from downloadjobs_api.claims import Claims
 from downloadjobs_api.downloads import DownloadLimits, Downloads
+from downloadjobs_api.following import Following
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.jobs import JobDetail
+from downloadjobs_api.live import Live
 from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_api.mock_files import MockFiles
 from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings
+from downloadjobs_api.streams import JobEvents, Streams, UserEvents
 from downloadjobs_core import logs
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_core.event_stream import EventStream
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.objectstore.factory import open_stores
 from downloadjobs_core.redis_client import connect_async
@@ -29,6 +34,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from downloadjobs_api.drain import Drain
+
+EVENT_CONNECTIONS: Final = 2
+"""Of the reader of events: one that waits for them, and one to look beside that."""
 
 FLUSH_SECONDS: Final = 1.0
 """How old what `/metrics` tells of requests may be; scrapes come every 15 s or so."""
@@ -40,9 +48,15 @@ class Lifespan:
     """Falcon middleware: looks at the servers at the start, and closes what the process opened."""
 
     def __init__(
-        self, redis: Redis, threads: ThreadPoolExecutor, downloads: Downloads, metrics: ApiMetrics
+        self,
+        redis: Sequence[Redis],
+        threads: ThreadPoolExecutor,
+        downloads: Downloads,
+        metrics: ApiMetrics,
+        live: Live,
     ) -> None:
         self._redis = redis
+        self._live = live
         self._threads = threads
         self._downloads = downloads
         self._metrics = metrics
@@ -71,8 +85,10 @@ class Lifespan:
         """Close connections and threads; requests have ended by now."""
         for task in self._tasks:
             task.cancel()
+        self._live.close()
         self._metrics.flush()
-        await self._redis.aclose()
+        for client in self._redis:
+            await client.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -83,8 +99,13 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     threads = ThreadPoolExecutor(settings.storage_threads, thread_name_prefix="storage")
     stores = open_stores(settings, connections=settings.storage_threads, public_url=settings.public_url)
     delayed = settings.download_delay_enabled
+    jobs = JobStore(redis, settings.policy)
+    events_redis = connect_async(settings.redis, max_connections=EVENT_CONNECTIONS)
+    live = Live(EventStream(events_redis), JobStore(events_redis, settings.policy).epoch, drain)
+    following = Following(EventStream(redis), jobs)
+    streams = Streams(live, most=settings.sse_max_streams, most_of_a_user=settings.sse_max_streams_per_user)
     downloads = Downloads(
-        JobStore(redis, settings.policy),
+        jobs,
         stores.files,
         stores.results,
         threads,
@@ -105,7 +126,13 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
 
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
         media_type=resources.JSON,
-        middleware=cast("Any", [RequestContext(metrics), Lifespan(redis, threads, downloads, metrics)]),
+        middleware=cast(
+            "Any",
+            [
+                RequestContext(metrics),
+                Lifespan((redis, events_redis), threads, downloads, metrics, live),
+            ],
+        ),
         request_type=Request,
     )
     problems.install(app)
@@ -122,6 +149,8 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     )
     app.add_route("/v1/claims", Claims(downloads))
     app.add_route("/v1/jobs/{job_id}", JobDetail(downloads, identity))
+    app.add_route("/v1/jobs/{job_id}/events", JobEvents(streams, following, identity))
+    app.add_route("/v1/events", UserEvents(streams, following, identity))
     if stores.mock is not None:
         log.warning(
             "mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir)

@@ -78,6 +78,11 @@ RANGE_NOT_SATISFIABLE: Final = Kind(
     "range-not-satisfiable", HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "The range is beyond the end"
 )
 DRAINING: Final = Kind("draining", HTTPStatus.SERVICE_UNAVAILABLE, "The process is ending")
+NOT_ACCEPTABLE: Final = Kind("not-acceptable", HTTPStatus.NOT_ACCEPTABLE, "Accept excludes what there is")
+STREAMS_FULL: Final = Kind("streams-full", HTTPStatus.SERVICE_UNAVAILABLE, "Too many event streams are open")
+TOO_MANY_STREAMS: Final = Kind(
+    "too-many-streams", HTTPStatus.TOO_MANY_REQUESTS, "Too many of your streams are open"
+)
 STORAGE_TIMEOUT: Final = Kind("storage-timeout", HTTPStatus.GATEWAY_TIMEOUT, "The storage took too long")
 
 

@@ -32,7 +32,7 @@ RECORD_FIELDS: Final = (
     "total_file_ids", "files_total", "files_done", "files_failed", "bytes_done", "bytes_total",
     "attempt", "failures", "max_attempts", "deliveries", "worker",
     "created_us", "started_us", "leased_us", "updated_us", "finished_us", "due_us", "expires_us",
-    "result_key", "result_bytes", "error_code", "error_message",
+    "result_key", "result_bytes", "error_code", "error_message", "event",
 )  # fmt: skip
 """What those read who watch many jobs: all but the file ids, which are most of a record's bytes."""
 
@@ -156,6 +156,8 @@ class Job:
     error_message: str = ""
     request_id: str = ""
     traceparent: str = ""
+    event: str = ""
+    """The id of the newest event that the record shows; empty for a job that an older release made."""
 
     @classmethod
     def from_hash(cls, values: Mapping[str, str]) -> Job:
@@ -204,6 +206,7 @@ class Job:
             error_message=text("error_message"),
             request_id=text("request_id"),
             traceparent=text("traceparent"),
+            event=text("event"),
         )
 
     def may_be_seen_by(self, user: str) -> bool:

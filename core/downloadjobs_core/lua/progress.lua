@@ -10,5 +10,5 @@ if not holds(id, ARGV[2]) then return 0 end
 local now = now_us()
 redis.call('HSET', job_key(id), 'files_done', ARGV[3], 'bytes_done', ARGV[4], 'bytes_total', ARGV[5],
   'updated_us', int(now))
-emit(id, 'progress', 'processing', now, 'files_done', ARGV[3], 'bytes_done', ARGV[4], 'bytes_total', ARGV[5])
+emit(id, 'progress', 'processing', now, 'user', redis.call('HGET', job_key(id), 'user'))
 return 1

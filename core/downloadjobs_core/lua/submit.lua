@@ -4,7 +4,7 @@
 -- time or where its user's earlier jobs end, whichever is later, and its user's time moves on by its cost.
 --
 -- KEYS[1] root            writes job:<id>, ready:<priority>, finish:<priority>, waiting, waiting_by_user,
---                         user:<user>:jobs, suspended, wake, events, queue, maintenance
+--                         user:<user>:jobs, suspended, wake, events*, queue, maintenance
 -- ARGV[1] job id          ARGV[2] user            ARGV[3] priority
 -- ARGV[4] distinct files  ARGV[5] the most jobs of one user that may wait
 -- ARGV[6] seconds that the list of a user's jobs is kept after the last one
