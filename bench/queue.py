@@ -116,7 +116,7 @@ def fill(leases: LeaseStore, present: int, target: int) -> None:
     for begin in range(present, target, 1_000):
         pipeline = leases.redis.pipeline(transaction=False)
         for number in range(begin, min(begin + 1_000, target)):
-            arguments = new_job(number).submission(max_queued=UNLIMITED, index_seconds=3_600)
+            arguments = new_job(number).submission(max_queued=UNLIMITED, record_seconds=3_600)
             submit(keys=[ROOT], args=arguments, client=pipeline)
         pipeline.execute()
 

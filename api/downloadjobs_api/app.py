@@ -15,6 +15,8 @@ from downloadjobs_api.claims import Claims
 from downloadjobs_api.downloads import DownloadLimits, Downloads
 from downloadjobs_api.following import Following
 from downloadjobs_api.identity import Identity
+from downloadjobs_api.job_list import JobList
+from downloadjobs_api.job_retry import JobRetry
 from downloadjobs_api.jobs import JobDetail
 from downloadjobs_api.live import Live
 from downloadjobs_api.metrics import ApiMetrics
@@ -115,6 +117,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         limits=DownloadLimits(
             max_attempts=settings.max_attempts,
             priority_ceilings=settings.priority_ceilings,
+            idempotency_seconds=settings.idempotency_ttl_seconds,
             presign_seconds=settings.presign_seconds,
             storage_timeout_seconds=settings.request_timeout_ms / 1000,
             start_delay_ms=(settings.download_delay_min_ms, settings.download_delay_max_ms)
@@ -148,6 +151,8 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         "/v1/download/start", resources.Start(downloads, identity, anonymous=settings.anonymous_start)
     )
     app.add_route("/v1/claims", Claims(downloads))
+    app.add_route("/v1/jobs", JobList(downloads, identity))
+    app.add_route("/v1/jobs/{job_id}/retry", JobRetry(downloads, identity))
     app.add_route("/v1/jobs/{job_id}", JobDetail(downloads, identity))
     app.add_route("/v1/jobs/{job_id}/events", JobEvents(streams, following, identity))
     app.add_route("/v1/events", UserEvents(streams, following, identity))

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -16,13 +16,23 @@ from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import (
     ClaimUnknownError,
     JobNotFoundError,
+    NothingToRetryError,
     NotOwnerError,
     ObjectNotFoundError,
+    UnfinishedError,
 )
-from downloadjobs_core.job import Job, NewJob, distinct
-from downloadjobs_core.jobstore import Accepted, Changed, JobStatus, JobStore, Place
+from downloadjobs_core.job import Job, NewJob, Once, distinct
+from downloadjobs_core.jobstore import Accepted, Changed, JobsPage, JobStatus, JobStore, Place, Position
 from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
-from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState, Priority, allowed_priority
+from downloadjobs_core.states import (
+    FINISHED,
+    WITH_RESULT,
+    JobState,
+    Priority,
+    allowed_priority,
+    highest_priority,
+    lower_priority,
+)
 
 Result = TypeVar("Result")
 
@@ -54,6 +64,15 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Submitted:
+    """A job that was accepted, now or when the same request came before."""
+
+    job_id: str
+    total_file_ids: int
+    accepted: Accepted
+
+
+@dataclass(frozen=True, slots=True)
 class Download:
     """A result that can be fetched."""
 
@@ -72,6 +91,8 @@ class DownloadLimits:
     storage_timeout_seconds: float
     priority_ceilings: Mapping[str, Priority]
     """The highest class by user; `*` for everybody else."""
+    idempotency_seconds: int
+    """How long an Idempotency-Key is kept."""
     start_delay_ms: tuple[int, int] = (0, 0)
     """Simulation: the synchronous call waits a random time between these."""
 
@@ -107,35 +128,85 @@ class Downloads:
         self._bucket_good_until = 0.0
 
     async def initiate(
-        self, user: str, file_ids: Sequence[int], priority: Priority | None, origin: Origin
-    ) -> tuple[NewJob, Accepted]:
+        self,
+        user: str,
+        file_ids: Sequence[int],
+        priority: Priority | None,
+        origin: Origin,
+        key: str | None = None,
+    ) -> Submitted:
         """Accept a job for a user.
 
+        Args:
+            user: whose it is.
+            file_ids: what it bundles.
+            priority: its class, or None for the usual one.
+            origin: what asked for it.
+            key: by which the same request is known when it comes again.
+
         Raises:
-            PriorityTooHighError, TooManyQueuedError
+            PriorityTooHighError, TooManyQueuedError, KeyReusedError
         """
+        asked = {"file_ids": file_ids, "priority": priority}
+        return await self._submit(user, file_ids, priority, origin, once=self._once(user, key, asked))
+
+    async def retry(self, user: str, job_id: str, origin: Origin, key: str | None = None) -> Submitted:
+        """Accept a job with those files of another that are not in its result: all, if it has none.
+
+        Raises:
+            JobNotFoundError, NotOwnerError, UnfinishedError, NothingToRetryError, and what `initiate` raises
+        """
+        failed = await self._visible(user, job_id)
+        if failed.state not in FINISHED:
+            raise UnfinishedError(job_id)
+        file_ids = files_to_retry(failed)
+        if not file_ids:
+            raise NothingToRetryError(job_id)
+        ceiling = highest_priority(user, self._limits.priority_ceilings)
+        priority = lower_priority(failed.priority, ceiling)
+        once = self._once(user, key, {"retryOf": job_id})
+        return await self._submit(user, file_ids, priority, origin, once=once, retry_of=job_id)
+
+    def _once(self, user: str, key: str | None, asked: Mapping[str, object]) -> Once | None:
+        return None if key is None else Once.of(user, key, asked, self._limits.idempotency_seconds)
+
+    async def _submit(
+        self,
+        user: str,
+        file_ids: Sequence[int],
+        priority: Priority | None,
+        origin: Origin,
+        *,
+        once: Once | None,
+        retry_of: str = "",
+    ) -> Submitted:
         try:
-            submitted = await self._submit(user, file_ids, priority, origin)
+            job = NewJob(
+                job_id=str(uuid.uuid4()),
+                user=user,
+                file_ids=distinct(file_ids),
+                total_file_ids=len(file_ids),
+                max_attempts=self._limits.max_attempts,
+                priority=allowed_priority(user, priority, self._limits.priority_ceilings),
+                request_id=origin.request_id,
+                traceparent=origin.traceparent,
+                retry_of=retry_of,
+            )
+            accepted = await self._jobs.submit(job, once)
         except Exception as error:
             self._metrics.submitted(error)
             raise
-        self._metrics.submitted()
-        return submitted
+        if accepted.first_id:
+            self._metrics.repeated()
+        else:
+            self._metrics.submitted()
+        return Submitted(accepted.first_id or job.job_id, job.total_file_ids, accepted)
 
-    async def _submit(
-        self, user: str, file_ids: Sequence[int], priority: Priority | None, origin: Origin
-    ) -> tuple[NewJob, Accepted]:
-        job = NewJob(
-            job_id=str(uuid.uuid4()),
-            user=user,
-            file_ids=distinct(file_ids),
-            total_file_ids=len(file_ids),
-            max_attempts=self._limits.max_attempts,
-            priority=allowed_priority(user, priority, self._limits.priority_ceilings),
-            request_id=origin.request_id,
-            traceparent=origin.traceparent,
-        )
-        return job, await self._jobs.submit(job)
+    async def own_jobs(
+        self, user: str, states: Collection[JobState], after: Position | None, limit: int
+    ) -> JobsPage:
+        """A page of the jobs that a user may see, newest first; see `JobStore.page`."""
+        return await self._jobs.page(user, states, after, limit)
 
     async def detail(self, user: str, job_id: str) -> tuple[Job, Place | None]:
         """A job's record, and where it stands in the queue if it waits.
@@ -269,6 +340,16 @@ class Downloads:
     async def _in_thread(self, call: Callable[[], Result]) -> Result:
         running = asyncio.get_running_loop().run_in_executor(self._threads, call)
         return await asyncio.wait_for(running, self._limits.storage_timeout_seconds)
+
+
+def files_to_retry(job: Job) -> Sequence[int]:
+    """The files of a job that has ended which are in no result of it, in their order."""
+    if job.state not in WITH_RESULT | {JobState.EXPIRED}:
+        return job.file_ids
+    if not job.failures_known:
+        return job.file_ids
+    failed = {file_id for ids in job.failed_files.values() for file_id in ids}
+    return [file_id for file_id in job.file_ids if file_id in failed]
 
 
 def estimated_time(accepted: Accepted) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from downloadjobs_api.event_documents import SNAPSHOT, chunk, event_chunk, overview_document, progress_of
-from downloadjobs_api.jobs import job_document
+from downloadjobs_api.jobs import item_document, job_document
 from downloadjobs_core.errors import JobNotFoundError, NotOwnerError
 from downloadjobs_core.event_stream import BEGINNING, EventStream, JobEvent, position_of
 from downloadjobs_core.job import Job
@@ -86,7 +86,7 @@ class Following:
         shown = sorted([*running, *ended[:ENDED_SHOWN]], key=lambda job: job.created_us, reverse=True)
         places = await asyncio.gather(*(self._jobs.place(job.job_id) for job in running))
         place_of = {job.job_id: place for job, place in zip(running, places, strict=True)}
-        items = [job_document(job, place_of.get(job.job_id)) for job in shown]
+        items = [item_document(job, place_of.get(job.job_id)) for job in shown]
         return CaughtUp([chunk(newest, SNAPSHOT, overview_document(items))], newest)
 
     async def _missed_of(self, user: str, last: str) -> CaughtUp | None:

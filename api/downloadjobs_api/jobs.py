@@ -1,4 +1,4 @@
-"""`/v1/jobs/{id}`: a job's whole record, and its cancellation. `docs/job-detail.md` shows an answer."""
+"""`/v1/jobs/{jobId}`: a job's whole record, and its cancellation. `docs/job-detail.md` shows an answer."""
 
 from __future__ import annotations
 
@@ -6,16 +6,45 @@ from typing import Any
 
 import falcon.asgi
 
+from downloadjobs_api.conditional import send_tagged
 from downloadjobs_api.downloads import Downloads
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.problems import ALREADY_FINISHED, ProblemError
-from downloadjobs_api.resources import send_json
+from downloadjobs_api.resources import JSON, encode, send_json
+from downloadjobs_core.file_faults import fault_by_code
 from downloadjobs_core.job import Job, rfc3339
 from downloadjobs_core.jobstore import Place
+from downloadjobs_core.leases import SECOND_US
+from downloadjobs_core.states import JobState
 
 
 def job_document(job: Job, place: Place | None) -> dict[str, Any]:
     """A job as its owner sees it; what does not apply is null."""
+    return item_document(job, place) | {"fileIds": list(job.file_ids), "failures": failures_document(job)}
+
+
+def failures_document(job: Job) -> list[dict[str, Any]] | None:
+    """The files that are not in the result, in their order; null if it is not known which."""
+    if not job.failures_known:
+        return None
+    faults = {file_id: code for code, ids in job.failed_files.items() for file_id in ids}
+    found = [(file_id, fault_by_code(faults[file_id])) for file_id in job.file_ids if file_id in faults]
+    return [{"fileId": file_id, "error": fault.code, "message": fault.message} for file_id, fault in found]
+
+
+def eta_seconds(job: Job, place: Place | None) -> float | None:
+    """When the job has probably ended, in seconds; None where there is nothing to go by.
+
+    For one that waits from now, for one that runs from when it last changed.
+    """
+    if job.state is JobState.QUEUED and place is not None and place.where == "ready":
+        return place.starts_in_seconds + place.service_seconds
+    return job.remaining_seconds
+
+
+def item_document(job: Job, place: Place | None) -> dict[str, Any]:
+    """A job as a list shows it: all but its files."""
+    eta = eta_seconds(job, place)
 
     def moment(time_us: int) -> str | None:
         return rfc3339(time_us) if time_us else None
@@ -44,7 +73,12 @@ def job_document(job: Job, place: Place | None) -> dict[str, Any]:
         "deliveries": job.deliveries,
         "worker": job.worker or None,
         "queue": queue_document(place),
+        "etaSeconds": None if eta is None else round(eta, 1),
         "resultBytes": job.result_bytes or None,
+        "workerSeconds": round(job.used_us / SECOND_US, 3),
+        "workerBytes": job.used_bytes,
+        "retryOf": job.retry_of or None,
+        "retriedBy": job.retried_by or None,
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
         "requestId": job.request_id or None,
         "traceId": job.trace_id or None,
@@ -74,8 +108,9 @@ class JobDetail:
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """The whole record, with the place in the queue."""
         job, place = await self._downloads.detail(self._identity.user(req), job_id)
-        resp.cache_control = ("no-store",)
-        send_json(resp, job_document(job, place))
+        send_tagged(req, resp, encode(job_document(job, place)), JSON)
+
+    on_head = on_get
 
     async def on_delete(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """Cancel: a waiting job at once, a running one within two seconds."""

@@ -9,7 +9,12 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from downloadjobs_core.errors import PriorityTooHighError, QueueUnavailableError, TooManyQueuedError
+from downloadjobs_core.errors import (
+    KeyReusedError,
+    PriorityTooHighError,
+    QueueUnavailableError,
+    TooManyQueuedError,
+)
 from downloadjobs_core.metrics import PREFIX, REQUEST_BUCKETS
 
 REST: Final = "rest"
@@ -30,9 +35,12 @@ _REFUSED: Final[Mapping[type[Exception], str]] = {
     TooManyQueuedError: "too_many_queued",
     PriorityTooHighError: "priority_too_high",
     QueueUnavailableError: "queue_unavailable",
+    KeyReusedError: "key_reused",
 }
 
-SUBMISSIONS: Final = (ACCEPTED, *_REFUSED.values(), FAULT)
+REPEATED: Final = "repeated"
+
+SUBMISSIONS: Final = (ACCEPTED, REPEATED, *_REFUSED.values(), FAULT)
 
 PRESIGNED: Final = "ok"
 
@@ -78,6 +86,7 @@ class ApiMetrics:
             self._submitted.labels(REST, result)
         self._made = self._presigned.labels(PRESIGNED)
         self._not_made = self._presigned.labels(FAULT)
+        self._repeated = self._submitted.labels(REST, REPEATED)
         self._accepted = self._submitted.labels(REST, ACCEPTED)
         self._times: dict[tuple[str, str | None, int], _Times] = {}
 
@@ -105,6 +114,10 @@ class ApiMetrics:
         waiting, self._times = self._times, {}
         for (method, route, status_class), times in waiting.items():
             self._requests.labels(method, route or NO_ROUTE, f"{status_class}xx").add(times)
+
+    def repeated(self) -> None:
+        """A request came again, by its Idempotency-Key, and made no further job."""
+        self._repeated.inc()
 
     def submitted(self, error: Exception | None = None) -> None:
         """A job was accepted, or refused for this."""

@@ -22,11 +22,14 @@ from downloadjobs_core.errors import (
     ClaimUnknownError,
     DownloadJobsError,
     JobNotFoundError,
+    KeyReusedError,
+    NothingToRetryError,
     NotOwnerError,
     ObjectStoreError,
     PriorityTooHighError,
     QueueUnavailableError,
     TooManyQueuedError,
+    UnfinishedError,
 )
 
 TYPE_PREFIX: Final = "https://downloadjobs.dev/problems/"
@@ -50,6 +53,13 @@ class Kind:
 BAD_REQUEST: Final = Kind("bad-request", HTTPStatus.BAD_REQUEST, "The request is malformed")
 INVALID_JSON: Final = Kind("invalid-json", HTTPStatus.BAD_REQUEST, "The body is not JSON")
 INVALID_BODY: Final = Kind("invalid-body", HTTPStatus.BAD_REQUEST, "The body breaks a rule")
+INVALID_PARAMETER: Final = Kind("invalid-parameter", HTTPStatus.BAD_REQUEST, "A parameter breaks a rule")
+INVALID_IDEMPOTENCY_KEY: Final = Kind(
+    "invalid-idempotency-key", HTTPStatus.BAD_REQUEST, "The Idempotency-Key is none"
+)
+IDEMPOTENCY_KEY_REUSED: Final = Kind(
+    "idempotency-key-reused", HTTPStatus.UNPROCESSABLE_ENTITY, "The key was used for another request"
+)
 UNAUTHENTICATED: Final = Kind("unauthenticated", HTTPStatus.UNAUTHORIZED, "Not signed in")
 FORBIDDEN: Final = Kind("forbidden", HTTPStatus.FORBIDDEN, "Not yours")
 RESERVED_USER: Final = Kind("reserved-user", HTTPStatus.FORBIDDEN, "This user id is reserved")
@@ -57,6 +67,8 @@ CLAIM_UNKNOWN: Final = Kind("claim-unknown", HTTPStatus.FORBIDDEN, "No such clai
 NOT_FOUND: Final = Kind("not-found", HTTPStatus.NOT_FOUND, "No such path")
 JOB_NOT_FOUND: Final = Kind("job-not-found", HTTPStatus.NOT_FOUND, "No such job")
 METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed")
+JOB_UNFINISHED: Final = Kind("job-unfinished", HTTPStatus.CONFLICT, "The job goes on")
+NOTHING_TO_RETRY: Final = Kind("nothing-to-retry", HTTPStatus.CONFLICT, "No file of the job failed")
 RESULT_NOT_READY: Final = Kind("result-not-ready", HTTPStatus.CONFLICT, "The job has not finished")
 NO_RESULT: Final = Kind("no-result", HTTPStatus.CONFLICT, "The job ended without a result")
 RESULT_EXPIRED: Final = Kind("result-expired", HTTPStatus.GONE, "The result has expired")
@@ -91,6 +103,9 @@ _REFUSALS: Final[Mapping[type[DownloadJobsError], Kind]] = {
     NotOwnerError: FORBIDDEN,
     ClaimUnknownError: CLAIM_UNKNOWN,
     PriorityTooHighError: PRIORITY_TOO_HIGH,
+    KeyReusedError: IDEMPOTENCY_KEY_REUSED,
+    UnfinishedError: JOB_UNFINISHED,
+    NothingToRetryError: NOTHING_TO_RETRY,
 }
 """Errors whose own sentence tells the client what is wrong."""
 

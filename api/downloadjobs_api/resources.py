@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable
 from typing import Final
+from zlib import crc32
 
 import falcon
 import falcon.asgi
@@ -12,6 +13,7 @@ import msgspec
 
 from downloadjobs_api import problems
 from downloadjobs_api.bodies import FileBody, InitiateBody, read_body
+from downloadjobs_api.conditional import is_known
 from downloadjobs_api.downloads import (
     Download,
     Downloads,
@@ -19,13 +21,15 @@ from downloadjobs_api.downloads import (
     Origin,
     ResultExpiredError,
     ResultNotReadyError,
+    Submitted,
     estimated_time,
 )
 from downloadjobs_api.drain import Drain
+from downloadjobs_api.idempotency import key_in
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.problems import ProblemError
 from downloadjobs_api.request_context import Request
-from downloadjobs_core import logs
+from downloadjobs_core import __version__, logs
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.job import rfc3339
 from downloadjobs_core.jobstore import JobStatus
@@ -44,6 +48,9 @@ def send_json(resp: falcon.asgi.Response, body: object) -> None:
     resp.content_type = JSON
     resp.data = encode(body)
 
+
+_SHAPE: Final = crc32(__version__.encode())
+"""Another release may answer the same state of a job with another body."""
 
 _WIRE_STATES: Final = {
     state: JobState.COMPLETED.value if state in WITH_RESULT else state.value for state in JobState
@@ -71,6 +78,11 @@ def status_document(job_id: str, status: JobStatus) -> dict[str, object]:
     return document
 
 
+def status_tag(status: JobStatus) -> str:
+    """The ETag of a status answer: made of what changes with each change of it, so no body is needed."""
+    return f'W/"{_SHAPE}-{status.updated_us:x}-{status.state}-{status.files_done:x}-{status.bytes_done:x}"'
+
+
 class Root:
     """`GET /`."""
 
@@ -94,21 +106,26 @@ class Initiate:
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Accept a job."""
         user = self._identity.user(req)
+        key = key_in(req)
         body = await read_body(req, InitiateBody)
         origin = Origin(req.request_id, req.traceparent)
-        job, accepted = await self._downloads.initiate(user, body.file_ids, body.priority, origin)
-        resp.status = falcon.HTTP_202
-        resp.location = f"/v1/download/status/{job.job_id}"
-        resp.retry_after = POLL_SECONDS
-        send_json(
-            resp,
-            {
-                "jobId": job.job_id,
-                "status": JobState.QUEUED.value,
-                "totalFileIds": job.total_file_ids,
-                "estimatedTime": estimated_time(accepted),
-            },
-        )
+        send_accepted(resp, await self._downloads.initiate(user, body.file_ids, body.priority, origin, key))
+
+
+def send_accepted(resp: falcon.asgi.Response, submitted: Submitted, *, retry_of: str | None = None) -> None:
+    """Answer that a job was accepted. A request that came again is answered as it was the first time."""
+    resp.status = falcon.HTTP_202
+    resp.location = f"/v1/download/status/{submitted.job_id}"
+    resp.retry_after = POLL_SECONDS
+    document: dict[str, object] = {
+        "jobId": submitted.job_id,
+        "status": JobState.QUEUED.value,
+        "totalFileIds": submitted.total_file_ids,
+        "estimatedTime": estimated_time(submitted.accepted),
+    }
+    if retry_of is not None:
+        document["retryOf"] = retry_of
+    send_json(resp, document)
 
 
 class Status:
@@ -124,8 +141,10 @@ class Status:
         status = await self._downloads.status(user, job_id)
         if status.state not in FINISHED:
             resp.set_header("retry-after", str(POLL_SECONDS))
-        resp.set_header("cache-control", "no-store")
-        send_json(resp, status_document(job_id, status))
+        if not is_known(req, resp, status_tag(status)):
+            send_json(resp, status_document(job_id, status))
+
+    on_head = on_get
 
 
 class Result:

@@ -51,6 +51,9 @@ class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
         description='the highest class: one for all, or JSON by user, as {"*": "normal", "ada": "high"}',
     )
     presign_seconds: int = Field(600, ge=1, le=604_800, description="how long a download URL is good for")
+    idempotency_ttl_seconds: int = Field(
+        86_400, ge=60, le=2_592_000, description="how long an Idempotency-Key is kept"
+    )
     request_timeout_ms: int = Field(30_000, ge=100, description="for the synchronous calls to storage")
     storage_threads: int = Field(8, ge=1, le=256, description="blocking storage calls at once")
     download_delay_enabled: bool = False

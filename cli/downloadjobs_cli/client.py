@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import time
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ from downloadjobs_core import __version__
 
 TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
 """Seconds. The API's own limit for its synchronous calls is 30."""
+
+AGAIN_SECONDS: Final = (0.2, 1.0)
+"""Waits before a request whose answer was lost is sent again."""
 
 USER_AGENT: Final = f"downloadjobs/{__version__}"
 
@@ -105,8 +110,16 @@ class ApiClient:
         self._http.close()
 
     def initiate(self, file_ids: Sequence[int]) -> Reply[Submitted]:
-        """Ask for a job with these files."""
-        return self._ask(Submitted, "POST", "/v1/download/initiate", {"file_ids": list(file_ids)})
+        """Ask for a job with these files: one job, also if the connection breaks and it is asked again."""
+        return self._ask(Submitted, "POST", "/v1/download/initiate", {"file_ids": list(file_ids)}, once=True)
+
+    def retry(self, job_id: str) -> Reply[Submitted]:
+        """Ask for a job with those files of another that failed.
+
+        Raises:
+            RefusedError: with status 409 while that one is unfinished, or when none of its files failed.
+        """
+        return self._ask(Submitted, "POST", f"/v1/jobs/{quote(job_id, safe='')}/retry", once=True)
 
     def status(self, job_id: str) -> Reply[Status]:
         """How far a job is."""
@@ -140,9 +153,31 @@ class ApiClient:
         """Whether a file is there."""
         return self._ask(Checked, "POST", "/v1/download/check", {"file_id": file_id})
 
-    def _ask(self, answer: type[Answer], method: str, path: str, body: Any = None) -> Reply[Answer]:  # noqa: ANN401 - JSON
+    def _send(self, method: str, path: str, body: Any, *, once: bool) -> httpx.Response:  # noqa: ANN401 - JSON
+        if not once:
+            return self._http.request(method, path, json=body)
+        # The answer may be lost after the job was accepted. With the key, to ask again is no second job.
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        for wait in AGAIN_SECONDS:
+            try:
+                return self._http.request(method, path, json=body, headers=headers)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                raise
+            except httpx.TransportError:
+                time.sleep(wait)
+        return self._http.request(method, path, json=body, headers=headers)
+
+    def _ask(
+        self,
+        answer: type[Answer],
+        method: str,
+        path: str,
+        body: Any = None,  # noqa: ANN401 - JSON
+        *,
+        once: bool = False,
+    ) -> Reply[Answer]:
         try:
-            response = self._http.request(method, path, json=body)
+            response = self._send(method, path, body, once=once)
         except httpx.RequestError as error:
             raise self._unreachable(error) from error
         if not response.is_success:

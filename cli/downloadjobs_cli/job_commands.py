@@ -347,4 +347,35 @@ def cancel(options: Options, job_id: str) -> ExitCode:
     return ExitCode.DONE
 
 
-COMMANDS: Final = (submit, status, watch, cancel, check)
+@click.command()
+@job_argument
+@click.option("--wait", "--watch", "wait", is_flag=True, help="Watch the new job to its end.")
+@timeout_option
+@patience_option
+@shared_options()
+@click.pass_obj
+def retry(options: Options, *, job_id: str, wait: bool, timeout: float | None, patience: float) -> ExitCode:
+    """Ask again for the files of a job that failed. Prints the new job's id.
+
+    All files of a job that failed or was cancelled are asked for. In a pipe the id is all that goes to
+    standard output.
+    """
+    from downloadjobs_cli.output import counted
+
+    output = options.output
+    with options.client() as client:
+        reply = client.retry(job_id)
+        job = reply.value
+        if output.as_json:
+            output.line(reply.document)
+        else:
+            output.value(job.job_id)
+        output.note(f"Submitted {counted(job.total_file_ids, 'file')}; it may take {job.estimated_time}.")
+        if not wait:
+            return ExitCode.DONE
+        sys.stdout.flush()
+        last = follow_own(client, job.job_id, options, patience, timeout, stderr=True)
+        return conclude(client, last.value, options, stderr=True)
+
+
+COMMANDS: Final = (submit, status, watch, cancel, retry, check)

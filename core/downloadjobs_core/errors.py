@@ -65,6 +65,29 @@ class TooManyQueuedError(DownloadJobsError):
         self.waiting = waiting
 
 
+class KeyReusedError(DownloadJobsError):
+    """A key that makes a request happen once came with another request."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was used for another request: take a new key for each thing you ask for."
+        )
+
+
+class UnfinishedError(DownloadJobsError):
+    """The job goes on, so it is not known which of its files will fail."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"The job {job_id} has not ended: wait for its end, or cancel it.")
+
+
+class NothingToRetryError(DownloadJobsError):
+    """All of the job's files were in its result."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"No file of the job {job_id} failed. To have its files anew, ask for them again.")
+
+
 class LeaseLostError(DownloadJobsError):
     """This attempt no longer holds its job: its fencing token was refused."""
 

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Final
 
 from downloadjobs_core.scripts import ROOT
@@ -28,13 +29,15 @@ MAX_FILES: Final = 1_000
 
 
 RECORD_FIELDS: Final = (
-    "id", "user", "state", "priority", "kind", "source", "reader", "mirror", "suspended",
+    "id", "user", "reader", "state", "priority", "kind", "source", "mirror", "suspended",
     "total_file_ids", "files_total", "files_done", "files_failed", "bytes_done", "bytes_total",
     "attempt", "failures", "max_attempts", "deliveries", "worker",
     "created_us", "started_us", "leased_us", "updated_us", "finished_us", "due_us", "expires_us",
-    "result_key", "result_bytes", "error_code", "error_message", "event",
+    "result_key", "result_bytes", "error_code", "error_message",
+    "worker_us", "worker_bytes", "retry_of", "retried_by", "event",
 )  # fmt: skip
-"""What those read who watch many jobs: all but the file ids, which are most of a record's bytes."""
+"""What those read who watch many jobs: all but the files' ids, which are most of a record's bytes.
+`list.lua` counts on the first four."""
 
 
 def job_key(job_id: str) -> str:
@@ -56,6 +59,36 @@ def rfc3339(time_us: int) -> str:
 @lru_cache(maxsize=4096)
 def _to_the_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Makes a submission that comes again the same job: what `submit.lua` keeps of its Idempotency-Key."""
+
+    key: str
+    """A digest of user and key: users share no keys."""
+    asked: str
+    """A digest of what was asked for: the same key with another one is refused."""
+    keep_seconds: int
+
+    @classmethod
+    def of(cls, user: str, key: str, asked: Mapping[str, object], keep_seconds: int) -> Once:
+        """Of a request.
+
+        Args:
+            user: who asks.
+            key: theirs.
+            asked: everything by which requests differ, as JSON has it. A member that is None counts as not
+                there, so that a new one changes nothing about requests without it.
+            keep_seconds: how long the key is kept.
+        """
+        named = {name: value for name, value in asked.items() if value is not None}
+        content = json.dumps(named, sort_keys=True, separators=(",", ":"))
+        return cls(_digest(f"{user}\0{key}"), _digest(content), keep_seconds)
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +113,8 @@ class NewJob:
     request_id: str = ""
     traceparent: str = ""
     """The W3C trace context the job was asked for in, continued by its worker."""
+    retry_of: str = ""
+    """The job whose failed files these are."""
 
     def fields(self) -> list[str | int]:
         """The pairs of field and value that `submit.lua` writes beside its own."""
@@ -95,16 +130,21 @@ class NewJob:
             "traceparent", self.traceparent,
         ]  # fmt: skip
 
-    def submission(self, *, max_queued: int, index_seconds: int) -> list[str | int]:
+    def submission(
+        self, *, max_queued: int, record_seconds: int, once: Once | None = None
+    ) -> list[str | int]:
         """The arguments of `submit.lua`.
 
         Args:
             max_queued: jobs of one user that may wait.
-            index_seconds: how long the list of a user's jobs is kept after the last one.
+            record_seconds: how long a record is kept after its job's end.
+            once: the key that makes repetitions of the request one job.
         """
         return [
-            self.job_id, self.user, self.priority.value, len(self.file_ids), max_queued, index_seconds,
-            self.reader, int(self.suspended), *self.fields(),
+            self.job_id, self.user, self.priority.value, len(self.file_ids), max_queued, record_seconds,
+            self.reader, int(self.suspended),
+            once.key if once else "", once.asked if once else "", once.keep_seconds if once else 0,
+            self.retry_of, *self.fields(),
         ]  # fmt: skip
 
 
@@ -154,6 +194,16 @@ class Job:
     """How long its result is kept; 0 for the queue's own rule."""
     error_code: str = ""
     error_message: str = ""
+    failed_files: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """The files that are not in the result, by why (`file_faults.py`)."""
+    worker_us: int = 0
+    """How long workers held it, in all attempts whose lease has ended."""
+    worker_bytes: int = 0
+    """Bytes of files that those attempts were done with."""
+    retry_of: str = ""
+    """The job whose failed files these are."""
+    retried_by: str = ""
+    """The job that tries its failed files again; the newest, if there are several."""
     request_id: str = ""
     traceparent: str = ""
     event: str = ""
@@ -204,6 +254,11 @@ class Job:
             result_ttl_seconds=number("result_ttl_seconds"),
             error_code=text("error_code"),
             error_message=text("error_message"),
+            failed_files=json.loads(values.get("failed_files") or "{}"),
+            worker_us=number("worker_us"),
+            worker_bytes=number("worker_bytes"),
+            retry_of=text("retry_of"),
+            retried_by=text("retried_by"),
             request_id=text("request_id"),
             traceparent=text("traceparent"),
             event=text("event"),
@@ -217,6 +272,35 @@ class Job:
     def is_maintenance(self) -> bool:
         """Whether this is a task of the queue's own, not a user's job."""
         return self.kind == MAINTENANCE
+
+    @property
+    def failures_known(self) -> bool:
+        """Whether it is known which files failed. Workers of older releases told only how many."""
+        return bool(self.failed_files) or not self.files_failed
+
+    @property
+    def running_us(self) -> int:
+        """How long the attempt under way had taken when the record last changed; 0 without one."""
+        running = self.state is JobState.PROCESSING and self.leased_us
+        return max(0, self.updated_us - self.leased_us) if running else 0
+
+    @property
+    def used_us(self) -> int:
+        """How long workers have held it, in all attempts, as of when the record last changed."""
+        return self.worker_us + self.running_us
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of files that all attempts were done with, as of when the record last changed."""
+        return self.worker_bytes + (self.bytes_done if self.state is JobState.PROCESSING else 0)
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """How long the attempt under way will go on at its pace so far, from when the record last changed."""
+        if not (self.running_us and self.bytes_done and self.bytes_total):
+            return None
+        left = max(0, self.bytes_total - self.bytes_done)
+        return self.running_us / 1_000_000 * left / self.bytes_done
 
     @property
     def trace_id(self) -> str:

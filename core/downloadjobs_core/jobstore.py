@@ -9,14 +9,14 @@ read after it was asked for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from downloadjobs_core.counts import Counts
-from downloadjobs_core.errors import JobNotFoundError, TooManyQueuedError, UnknownStateError
-from downloadjobs_core.job import RECORD_FIELDS, Job, NewJob, job_key
+from downloadjobs_core.errors import JobNotFoundError, KeyReusedError, TooManyQueuedError, UnknownStateError
+from downloadjobs_core.job import RECORD_FIELDS, Job, NewJob, Once, job_key
 from downloadjobs_core.leases import SECOND_US, QueuePolicy, translated_errors
 from downloadjobs_core.scripts import ROOT, AsyncScripts
 from downloadjobs_core.states import JobState
@@ -28,6 +28,16 @@ FIRST_SERVICE_SECONDS: Final = 10.0
 """What a job is taken to last before one has ended."""
 
 PROBE_SECONDS: Final = 60
+
+MOST_LOOKS: Final = 500
+"""Records that one page with a filter looks at: some 2 ms, in which Redis does nothing else."""
+
+SPARE_LOOKS: Final = 50
+"""How many vanished records a page without a filter may meet before it gets shorter."""
+
+_AGAIN: Final = 2
+_OF_ANOTHER_REQUEST: Final = -2
+"""Replies of `submit.lua` about keys."""
 
 _STATUS_FIELDS: Final = (
     "user", "reader", "state", "files_done", "files_total", "files_failed",
@@ -65,6 +75,9 @@ class Accepted:
     """How many jobs run at once; at least 1, since waiting jobs make a worker start."""
     service_seconds: float = FIRST_SERVICE_SECONDS
     """The running mean of what one job takes."""
+    first_id: str = ""
+    """The job that an earlier request with the same key made; empty if this one is the first. The numbers
+    are then those of its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,16 @@ class Place:
     starts_in_seconds: float = 0
     estimate_error: float = 0
     """How far past estimates were off: a running mean of |real - estimated| by the real wait."""
+    service_seconds: float = FIRST_SERVICE_SECONDS
+    """The running mean of what one job takes."""
+
+    @classmethod
+    def from_reply(cls, reply: Sequence[Any]) -> Place | None:
+        """Read what `place_of` in the scripts gives; None if the job does not wait."""
+        if not reply:
+            return None
+        where, ahead, starts_us, error, service_us = reply
+        return cls(where, int(ahead), int(starts_us) / SECOND_US, float(error), int(service_us) / SECOND_US)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +109,23 @@ class Changed:
 
     done: bool
     state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a page of a list ended: the last job that was looked at, which need not be there any more."""
+
+    created_us: str
+    """As the list's score has it, digit by digit."""
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobsPage:
+    """A part of a list of jobs, each with where it stands if it waits; and where the next part begins."""
+
+    jobs: list[tuple[Job, Place | None]]
+    end: Position | None
 
 
 class JobStore:
@@ -114,20 +154,34 @@ class JobStore:
         with translated_errors():
             await self._redis.set(f"{ROOT}:probe", "1", ex=PROBE_SECONDS)
 
-    async def submit(self, job: NewJob) -> Accepted:
-        """Write the job's hash and its queue entry together; the same id twice is one job.
+    async def submit(self, job: NewJob, once: Once | None = None) -> Accepted:
+        """Write the job's hash and its queue entry together; the same id, or key, twice is one job.
 
         Raises:
             TooManyQueuedError: as many jobs of the user wait as may.
+            KeyReusedError: something else was asked for with the same key.
         """
         policy = self._policy
-        arguments = job.submission(max_queued=policy.user_max_queued, index_seconds=policy.record_ttl_seconds)
+        arguments = job.submission(
+            max_queued=policy.user_max_queued, record_seconds=policy.record_ttl_seconds, once=once
+        )
         with translated_errors():
             accepted, *rest = await self._scripts.run("submit", *arguments)
+        if accepted == _OF_ANOTHER_REQUEST:
+            raise KeyReusedError
         if accepted < 0:
             raise TooManyQueuedError(job.user, rest[0])
         if not accepted:
             return Accepted(created=False)
+        if accepted == _AGAIN:
+            first_id, ahead, slots, service_us = rest
+            return Accepted(
+                created=False,
+                ahead=ahead,
+                slots=slots,
+                service_seconds=service_us / SECOND_US,
+                first_id=first_id,
+            )
         ahead, slots, service_us = rest
         return Accepted(created=True, ahead=ahead, slots=slots, service_seconds=int(service_us) / SECOND_US)
 
@@ -135,10 +189,33 @@ class JobStore:
         """Where a waiting job stands; None if it does not wait. In O(log n) of the jobs that do."""
         with translated_errors():
             reply = await self._scripts.run("place", job_id)
-        if reply is None:
-            return None
-        where, ahead, starts_us, error = reply
-        return Place(where, int(ahead), int(starts_us) / SECOND_US, float(error))
+        return Place.from_reply(reply or ())
+
+    async def page(
+        self, user: str, states: Collection[JobState], after: Position | None, limit: int
+    ) -> JobsPage:
+        """Some of the jobs that a user may see, newest first.
+
+        Args:
+            user: whose; also jobs whose result they may fetch.
+            states: only jobs in one of these; all if there is none.
+            after: where the page before ended.
+            limit: jobs at most. There may be fewer although there are more, because a call looks at
+                `MOST_LOOKS` of them at most.
+        """
+        score, last = (after.created_us, after.job_id) if after else ("", "")
+        looks = MOST_LOOKS if states else limit + SPARE_LOOKS
+        with translated_errors():
+            reply = await self._scripts.run(
+                "list", user, limit, looks, score, last, len(RECORD_FIELDS), *RECORD_FIELDS, *states
+            )
+        score, last, *found = reply
+        jobs = []
+        for row, place in zip(found[::2], found[1::2], strict=True):
+            with suppress(KeyError, ValueError):  # a damaged record, or a newer release's
+                values = {name: value for name, value in zip(RECORD_FIELDS, row, strict=True) if value}
+                jobs.append((Job.from_hash(values), Place.from_reply(place)))
+        return JobsPage(jobs, Position(score, last) if last else None)
 
     async def cancel(self, job_id: str, *, code: str, message: str) -> Changed:
         """Cancel a job, wherever it is; one that has ended stays as it is. Raises `JobNotFoundError`."""

@@ -8,13 +8,14 @@ protection a job needs from a process that was stopped and woke up too late.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import redis.exceptions
 
+from downloadjobs_core import file_faults
 from downloadjobs_core.errors import (
     IllegalTransitionError,
     LeaseLostError,
@@ -64,6 +65,8 @@ class Outcome:
     bytes_total: int = 0
     error_code: str = ""
     error_message: str = ""
+    failed: Sequence[tuple[int, str]] = ()
+    """The files that are not in the result, each with its fault's code."""
 
     def fields(self) -> list[str | int]:
         """The pairs of field and value that `finish.lua` writes beside its own."""
@@ -76,6 +79,7 @@ class Outcome:
             "bytes_total", self.bytes_total,
             "error_code", self.error_code,
             "error_message", self.error_message,
+            "failed_files", file_faults.encode(self.failed),
         ]  # fmt: skip
 
 
@@ -119,7 +123,9 @@ class LeaseStore:
     def submit(self, job: NewJob) -> bool:
         """Accept a job; False if its id was accepted before. Raises `TooManyQueuedError`."""
         policy = self.policy
-        arguments = job.submission(max_queued=policy.user_max_queued, index_seconds=policy.record_ttl_seconds)
+        arguments = job.submission(
+            max_queued=policy.user_max_queued, record_seconds=policy.record_ttl_seconds
+        )
         with translated_errors():
             accepted, *rest = self._scripts.run("submit", *arguments)
         if accepted < 0:

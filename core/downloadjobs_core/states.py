@@ -34,6 +34,11 @@ class Priority(StrEnum):
     LOW = "low"
 
 
+def highest_priority(owner: str, ceilings: Mapping[str, Priority]) -> Priority:
+    """The highest class that an owner may have; `*` names everybody else's."""
+    return ceilings.get(owner, ceilings.get("*", Priority.NORMAL))
+
+
 def allowed_priority(owner: str, asked: Priority | None, ceilings: Mapping[str, Priority]) -> Priority:
     """The class that a job gets: the one asked for, or normal, or lower where its owner may have no more.
 
@@ -45,13 +50,18 @@ def allowed_priority(owner: str, asked: Priority | None, ceilings: Mapping[str, 
     Raises:
         PriorityTooHighError: more was asked for than the owner may have.
     """
-    ceiling = ceilings.get(owner, ceilings.get("*", Priority.NORMAL))
+    ceiling = highest_priority(owner, ceilings)
     order = list(Priority)  # from the highest
     if asked is None:
         return max(ceiling, Priority.NORMAL, key=order.index)
     if order.index(asked) < order.index(ceiling):
         raise PriorityTooHighError(asked.value, ceiling.value)
     return asked
+
+
+def lower_priority(one: Priority, other: Priority) -> Priority:
+    """The lower of two classes."""
+    return max(one, other, key=list(Priority).index)
 
 
 TRANSITIONS: Final[Mapping[JobState, frozenset[JobState]]] = MappingProxyType(

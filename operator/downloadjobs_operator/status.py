@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Final
 
 from downloadjobs_core.job import Job
@@ -90,6 +91,9 @@ def status_of(
         "message": message_of(job, around.place),
         "jobId": job.job_id,
         "attempts": job.attempt,
+        # Of attempts that have ended: it changes with the phase, and so costs no patch of its own.
+        "workerSeconds": ceil(job.worker_us / SECOND_US),
+        "workerBytes": job.worker_bytes,
         "progress": _progress(job),
         "conditions": written(conditions_of(job, around.place), before, generation=dj.generation, now=now),
     }

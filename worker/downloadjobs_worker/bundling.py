@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from downloadjobs_core.errors import ObjectChangedError
+from downloadjobs_core.file_faults import FileFault
 from downloadjobs_core.job import Job, rfc3339
 from downloadjobs_core.leases import Outcome
 from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
@@ -21,7 +22,7 @@ from downloadjobs_core.zip_layout import LOCAL_CRC_OFFSET, ZipLayout, archive_si
 from downloadjobs_worker import manifest
 from downloadjobs_worker.hold import Hold
 from downloadjobs_worker.manifest import Manifest, ManifestFile
-from downloadjobs_worker.planning import FileFault, PlannedFile, plan_files
+from downloadjobs_worker.planning import PlannedFile, plan_files
 from downloadjobs_worker.reading import FileStream, ReadAhead
 from downloadjobs_worker.uploading import PartUploader, UploadLedger, part_bytes_for
 
@@ -104,13 +105,14 @@ class Bundler:
             uploader.abort()
             raise
         uploader.close()
-        failed = sum(entry.error is not None for entry in entries)
+        failed = [(entry.fileId, entry.error) for entry in entries if entry.error is not None]
         return Outcome(
             JobState.COMPLETED_WITH_ERRORS if failed else JobState.COMPLETED,
             result_key=self.result_key(job),
             result_bytes=size,
             files_done=len(entries),
-            files_failed=failed,
+            files_failed=len(failed),
+            failed=failed,
             bytes_done=hold.progress.bytes_done,
             bytes_total=hold.progress.bytes_total,
         )
@@ -215,6 +217,7 @@ def _nothing_found(planned: list[PlannedFile]) -> Outcome:
         JobState.FAILED,
         files_done=len(planned),
         files_failed=len(planned),
+        failed=[(file.file_id, file.found.code) for file in planned if isinstance(file.found, FileFault)],
         error_code="no-file-found",
         error_message="None of the requested files exists."
         if len(planned) > 1

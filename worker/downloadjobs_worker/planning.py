@@ -12,21 +12,10 @@ from dataclasses import dataclass
 
 from downloadjobs_core import logs
 from downloadjobs_core.errors import ObjectNotFoundError, ObjectStoreDeniedError
+from downloadjobs_core.file_faults import DENIED, NOT_FOUND, FileFault
 from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
 from downloadjobs_worker.hold import Hold
 from downloadjobs_worker.patience import patiently
-
-
-@dataclass(frozen=True, slots=True)
-class FileFault:
-    """Why a file is not in the archive: a stable code, and a sentence for a person."""
-
-    code: str
-    message: str
-
-
-NOT_FOUND = FileFault("not-found", "There is no such file.")
-DENIED = FileFault("denied", "The storage refuses access to this file.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,11 @@ from downloadjobs_core.errors import (
     ObjectStoreDeniedError,
     ObjectStoreError,
 )
+from downloadjobs_core.file_faults import FileFault
 from downloadjobs_core.objectstore.protocol import ObjectReader, ObjectStat, ObjectStore
 from downloadjobs_worker.hold import HandBackRequested, Hold
 from downloadjobs_worker.patience import DELAYS_SECONDS
-from downloadjobs_worker.planning import FileFault, PlannedFile, fault_of, look_up
+from downloadjobs_worker.planning import PlannedFile, fault_of, look_up
 
 CHUNK_BYTES: Final = 1024 * 1024
 WAIT_SECONDS: Final = 0.2

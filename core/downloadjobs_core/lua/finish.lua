@@ -23,7 +23,7 @@ redis.call('HSET', job_key(id), 'state', state, 'place', '', 'finished_us', int(
   unpack(ARGV, 6))
 local queue = redis.call('HMGET', key('queue'), 'service_us', 'files', 'virtual:' .. job[5])
 settle(user, job[5], job[6], job[7], now, queue[3] or 0)
-release(id, user)
+release(id, user, now)
 if keep > 0 then
   redis.call('ZADD', key('expiring'), int(now + keep), id)
   redis.call('ZADD', key('maintenance'), 'NX', int(now + keep), 'expire-results')

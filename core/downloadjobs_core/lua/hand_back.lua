@@ -19,10 +19,10 @@ if job[4] == 'maintenance' then
   wake()
   return 1
 end
+release(id, job[2], now)
 redis.call('HINCRBY', job_key(id), 'deliveries', -1)
 redis.call('HSET', job_key(id), 'state', 'queued', 'ended_token', token, 'updated_us', int(now),
   'files_done', 0, 'bytes_done', 0)
-release(id, job[2])
 begin_waiting(id, job[2], job[3])
 make_ready(id, now)
 emit(id, 'handed_back', 'queued', now, 'user', job[2])

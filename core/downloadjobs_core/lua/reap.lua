@@ -14,6 +14,7 @@ local expired = redis.call('ZRANGEBYSCORE', key('leased'), '-inf', int(now), 'LI
 local back, dead = 0, 0
 for _, id in ipairs(expired) do
   local job = redis.call('HMGET', job_key(id), 'state', 'user', 'created_us', 'deliveries', 'kind')
+  local ended = end_of_lease(id, now)
   redis.call('ZREM', key('leased'), id)
   if job[5] == 'maintenance' then
     redis.call('DEL', job_key(id))
@@ -21,7 +22,7 @@ for _, id in ipairs(expired) do
     wake()
   elseif job[1] == 'processing' then
     sweep_later(now, tonumber(ARGV[4]))
-    release(id, job[2])
+    release(id, job[2], ended)
     if tonumber(job[4]) >= tonumber(ARGV[2]) then
       redis.call('HSET', job_key(id), 'state', 'failed', 'place', '', 'finished_us', int(now), 'updated_us', int(now),
         'error_code', 'dead-letter',

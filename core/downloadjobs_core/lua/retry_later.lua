@@ -20,7 +20,7 @@ redis.call('HSET', job_key(id), 'state', 'retrying', 'place', 'delayed', 'due_us
   'updated_us', int(now), 'deliveries', 0, 'charged_us', 0, 'ended_token', token,
   'error_code', ARGV[4], 'error_message', ARGV[5])
 settle(job[2], job[5], job[6], job[7], now)
-release(id, job[2])
+release(id, job[2], now)
 begin_waiting(id, job[2], job[3])
 if job[4] == '1' then
   make_ready(id, now)

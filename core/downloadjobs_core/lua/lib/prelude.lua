@@ -163,13 +163,43 @@ local function settle(user, priority, charged_us, leased_us, now, virtual)
   end
 end
 
--- Takes the lease from whoever holds it. The caller sets `place`, and `ended_token` where the attempt
--- itself ended it.
-local function release(id, user)
+-- Takes the lease from whoever holds it, and adds what the attempt took to what all of them did: its time
+-- until `ended_us`, and the bytes that it was done with. The caller sets `place`, and `ended_token` where
+-- the attempt itself ended it; what it was done with must still stand in the hash.
+local function release(id, user, ended_us)
+  local attempt = redis.call('HMGET', job_key(id), 'leased_us', 'bytes_done')
+  redis.call('HINCRBY', job_key(id), 'worker_us', int(math.max(0, ended_us - tonumber(attempt[1] or ended_us))))
+  redis.call('HINCRBY', job_key(id), 'worker_bytes', attempt[2] or 0)
   redis.call('HDEL', job_key(id), 'token', 'worker', 'holder')
   redis.call('ZREM', key('leased'), id)
   count('running_by_user', user, -1)
   unpark(user)
+end
+
+-- When a lease ended that its holder did not end by itself: now, or when it ran out, if that was before.
+-- Nobody worked between then and when it was noticed.
+local function end_of_lease(id, now)
+  return math.min(now, tonumber(redis.call('ZSCORE', key('leased'), id) or now))
+end
+
+-- Where a waiting job stands: its place, jobs before it, us until it starts, how far past estimates were off
+-- (1 is as much as the wait itself), and the mean service time in us, as texts; nil if it does not wait.
+-- Only `ready` has numbers of its own.
+local function place_of(id)
+  local job = redis.call('HMGET', job_key(id), 'place', 'priority', 'created_us')
+  local place = job[1]
+  if not place or place == '' or place == 'leased' then return nil end
+  local queue = redis.call('HMGET', key('queue'), 'eta_error', 'slots', 'service_us')
+  local off, service = string.format('%.3f', tonumber(queue[1] or 0)), tonumber(queue[3] or FIRST_SERVICE_US)
+  if place ~= 'ready' then return {place, 0, 0, off, int(service)} end
+
+  local ahead = redis.call('ZRANK', ready_key(job[2]), entry_of(id, job[3])) or 0
+  for _, class in ipairs(PRIORITIES) do
+    if class == job[2] then break end
+    ahead = ahead + redis.call('ZCARD', ready_key(class))
+  end
+  local slots = math.max(1, tonumber(queue[2] or 0))
+  return {place, ahead, int(ahead / slots * service), off, int(service)}
 end
 
 -- Has the storage swept for what a lost attempt may have left, once its uploads can have ended. A sweep that
@@ -185,7 +215,7 @@ local function cancel(id, now, code, message, keep, sweep_us)
   if job[2] then
     sweep_later(now, sweep_us)
     settle(job[1], job[3], job[4], job[5], now)
-    release(id, job[1])
+    release(id, job[1], end_of_lease(id, now))
   else
     take_out(id)
     end_waiting(id, job[1])
