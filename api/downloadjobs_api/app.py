@@ -24,6 +24,7 @@ from downloadjobs_api.mock_files import MockFiles
 from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings
 from downloadjobs_api.streams import JobEvents, Streams, UserEvents
+from downloadjobs_api.waiting import Waiting
 from downloadjobs_core import logs
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import DownloadJobsError
@@ -103,7 +104,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     delayed = settings.download_delay_enabled
     jobs = JobStore(redis, settings.policy)
     events_redis = connect_async(settings.redis, max_connections=EVENT_CONNECTIONS)
-    live = Live(EventStream(events_redis), JobStore(events_redis, settings.policy).epoch, drain)
+    live = Live(EventStream(events_redis), JobStore(events_redis, settings.policy).epoch, drain, metrics)
     following = Following(EventStream(redis), jobs)
     streams = Streams(live, most=settings.sse_max_streams, most_of_a_user=settings.sse_max_streams_per_user)
     downloads = Downloads(
@@ -125,6 +126,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
             else (0, 0),
         ),
     )
+    waiting = Waiting(downloads, live, longest=settings.long_poll_max_seconds, most=settings.sse_max_streams)
     identity = Identity(settings.auth_mode)
 
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
@@ -144,7 +146,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     app.add_route("/livez", resources.Livez())
     app.add_route("/readyz", resources.Readyz(downloads, drain))
     app.add_route("/v1/download/initiate", resources.Initiate(downloads, identity))
-    app.add_route("/v1/download/status/{job_id}", resources.Status(downloads, identity))
+    app.add_route("/v1/download/status/{job_id}", resources.Status(downloads, identity, waiting))
     app.add_route("/v1/download/result/{job_id}", resources.Result(downloads, identity))
     app.add_route("/v1/download/check", resources.Check(downloads))
     app.add_route(

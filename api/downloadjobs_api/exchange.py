@@ -180,8 +180,10 @@ class Exchange(RequestResponseCycle):
         self.on_response()
 
     def _notice_half_open(self) -> None:
-        """Have the connection closed if what a long answer sends is not acknowledged: its client has vanished
-        without a word, and TCP alone would go on for some 15 minutes."""
+        """Have the connection closed if what is sent is not acknowledged.
+
+        A client may vanish without a word; TCP alone would go on for some 15 minutes.
+        """
         raw_socket = self.transport.get_extra_info("socket")
         if raw_socket is not None and raw_socket.family != socket.AF_UNIX and UNACKNOWLEDGED is not None:
             raw_socket.setsockopt(socket.IPPROTO_TCP, UNACKNOWLEDGED, UNACKNOWLEDGED_MS)

@@ -2,8 +2,8 @@
 
 What it adds to uvicorn's:
 
-- A client has a time for the head of a request, for each next part of its body, and to take an answer. One sweep
-  over all connections looks at their deadlines, which costs less than uvicorn's timer a request.
+- A client has a time for the head of a request, for each next part of its body, and to take an answer.
+  One sweep over all connections looks at their deadlines, which costs less than uvicorn's timer a request.
 - The request target and the head have a size (llhttp and httptools have no limits).
 - What the server refuses is answered as the app answers: RFC 9457, after the answers that are due.
 - Framing that two readers may understand differently is refused (RFC 9112 sections 6.1 and 11.2).

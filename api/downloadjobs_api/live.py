@@ -12,12 +12,12 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 from downloadjobs_api.drain import Drain
 from downloadjobs_api.event_documents import event_chunk
 from downloadjobs_api.event_reader import EventReader
+from downloadjobs_api.metrics import ApiMetrics, Follower
 from downloadjobs_core.errors import QueueUnavailableError
 from downloadjobs_core.event_stream import EventStream, JobEvent
 
@@ -28,14 +28,6 @@ LINGER_SECONDS: Final = 5.0
 """How long the reader goes on without anybody: a client that polls long comes back at once."""
 
 START_SECONDS: Final = 5.0
-
-
-class Follower(StrEnum):
-    """How somebody follows."""
-
-    JOB_STREAM = "job_stream"
-    USER_STREAM = "user_stream"
-    WAIT = "wait"
 
 
 class Heard(NamedTuple):
@@ -62,15 +54,16 @@ class Subscription:
         self._pending: deque[Heard] = deque()
         self._woken = asyncio.Event()
 
-    def push(self, heard: Heard) -> None:
-        """Add an event."""
+    def push(self, heard: Heard) -> bool:
+        """Add an event. False if it falls behind by that: too many wait already."""
         if self.behind:
-            return
+            return True
         if len(self._pending) >= PENDING:
             self.fall_behind()
-            return
+            return False
         self._pending.append(heard)
         self._woken.set()
+        return True
 
     def fall_behind(self) -> None:
         """Forget what waits, and have the record read."""
@@ -93,7 +86,7 @@ class Subscription:
         return True
 
     def take(self) -> list[Heard]:
-        """The events that wait; none if it is behind, which it is not any more: read the record after this."""
+        """The events that wait; none if it was behind: then read the record, after this."""
         heard = list(self._pending)
         self._pending.clear()
         self.behind = False
@@ -105,9 +98,12 @@ class Subscription:
 class Live:
     """The subscriptions of one process, and the reader that serves them."""
 
-    def __init__(self, stream: EventStream, epoch: Callable[[], Awaitable[str]], drain: Drain) -> None:
+    def __init__(
+        self, stream: EventStream, epoch: Callable[[], Awaitable[str]], drain: Drain, metrics: ApiMetrics
+    ) -> None:
         self._reader = EventReader(stream, epoch, on_event=self._hand_out, missed=self._all_behind)
         self._drain = drain
+        self._metrics = metrics
         self._by_job: dict[str, set[Subscription]] = {}
         self._by_user: dict[str, set[Subscription]] = {}
         self._counts: Counter[Follower] = Counter()
@@ -134,7 +130,7 @@ class Live:
         subscription = Subscription(kind, job_id, user)
         group, name = self._group(subscription)
         group.setdefault(name, set()).add(subscription)
-        self._counts[kind] += 1
+        self._count(kind, 1)
         if kind is not Follower.WAIT:
             self._streams_by_user[user] += 1
         if self._drain.begun:
@@ -163,11 +159,15 @@ class Live:
         members.discard(subscription)
         if not members:
             del group[name]
-        self._counts[subscription.kind] -= 1
+        self._count(subscription.kind, -1)
         if subscription.kind is not Follower.WAIT:
             self._streams_by_user[subscription.user] -= 1
             self._streams_by_user += Counter()  # without users who have none
         self._needed_at = time.monotonic()
+
+    def _count(self, kind: Follower, by: int) -> None:
+        self._counts[kind] += by
+        self._metrics.following(kind, self._counts[kind])
 
     def _group(self, subscription: Subscription) -> tuple[dict[str, set[Subscription]], str]:
         if subscription.job_id:
@@ -204,6 +204,7 @@ class Live:
 
     def _all_behind(self) -> None:
         for subscription in self._all():
+            self._metrics.fell_behind(subscription.kind)
             subscription.fall_behind()
 
     def _hand_out(self, event: JobEvent) -> None:
@@ -217,4 +218,5 @@ class Live:
             return
         heard = Heard(event, event_chunk(event))
         for subscription in wanted:
-            subscription.push(heard)
+            if not subscription.push(heard):
+                self._metrics.fell_behind(subscription.kind)

@@ -60,7 +60,7 @@ class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
     download_delay_min_ms: int = Field(1_000, ge=0)
     download_delay_max_ms: int = Field(5_000, ge=0)
     sse_max_streams: int = Field(
-        1_000, ge=0, description="event streams open at once in one worker process; more get 503"
+        1_000, ge=0, description="event streams open at once in one worker process, and as many requests held"
     )
     sse_max_streams_per_user: int = Field(50, ge=1, description="of them, one user's; more get 429")
     long_poll_max_seconds: float = Field(

@@ -19,7 +19,8 @@ from downloadjobs_api import problems
 from downloadjobs_api.event_documents import COMMENT, LAST_KINDS, retry_chunk
 from downloadjobs_api.following import CaughtUp, Following
 from downloadjobs_api.identity import Identity
-from downloadjobs_api.live import Follower, Live, Subscription
+from downloadjobs_api.live import Live, Subscription
+from downloadjobs_api.metrics import Follower
 from downloadjobs_api.problems import ProblemError
 from downloadjobs_api.request_context import Request
 from downloadjobs_core import logs
