@@ -81,7 +81,7 @@ def test_without_a_tag_it_waits_for_the_end(
 def test_with_a_tag_it_waits_for_a_change(
     shared: System, queue: LeaseStore, pool: ThreadPoolExecutor
 ) -> None:
-    """Each change answers a client whose If-None-Match names what it was; each wait begins where one ended."""
+    """Each change answers a client whose If-None-Match names what it was, and so does the next."""
     tag = ask(shared).headers["etag"]
     waits = pool.submit(ask, shared, prefer="wait=15", **{"if-none-match": tag})
     with pytest.raises(TimeoutError):
