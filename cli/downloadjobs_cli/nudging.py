@@ -65,6 +65,8 @@ class Nudges:
                 wait = max(AGAIN_SECONDS, error.retry_after or 0)
             except CliError:
                 return  # no such stream here, or it has said all
+            except Exception:  # noqa: BLE001 - polling goes on without it; mostly the client was closed meanwhile
+                return
             else:
                 wait = AGAIN_SECONDS
             finally:
