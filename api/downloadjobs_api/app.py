@@ -14,20 +14,25 @@ from downloadjobs_api import openapi, problems, reference, resources
 from downloadjobs_api.callbacks import Callbacks, WebhookKey
 from downloadjobs_api.claims import Claims
 from downloadjobs_api.downloads import DownloadLimits, Downloads
+from downloadjobs_api.following import Following
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.job_list import JobList
 from downloadjobs_api.job_retry import JobRetry
 from downloadjobs_api.jobs import JobDetail
+from downloadjobs_api.live import Live
 from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_api.mock_files import MockFiles
 from downloadjobs_api.operation_table import OPERATIONS
 from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings
+from downloadjobs_api.streams import JobEvents, Streams, UserEvents
 from downloadjobs_api.timelines import Timeline, Timelines
 from downloadjobs_api.tracing import TracedJobStore, TracedThreads, Tracing
+from downloadjobs_api.waiting import Waiting
 from downloadjobs_core import fault_reports, logs, trace_export
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_core.event_stream import EventStream
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.objectstore.factory import open_stores
 from downloadjobs_core.objectstore.traced import TracedObjectStore
@@ -40,6 +45,9 @@ if TYPE_CHECKING:
 
 PROCESS: Final = "downloadjobs-api"
 
+EVENT_CONNECTIONS: Final = 2
+"""Of the reader of events: one that waits for them, and one to look beside that."""
+
 FLUSH_SECONDS: Final = 1.0
 """How old what `/metrics` tells of requests may be; scrapes come every 15 s or so."""
 
@@ -51,13 +59,16 @@ class Lifespan:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Sequence[Redis],
         threads: ThreadPoolExecutor,
+        *,
         downloads: Downloads,
         metrics: ApiMetrics,
+        live: Live,
         last_calls: Sequence[Callable[[], None]],
     ) -> None:
         self._redis = redis
+        self._live = live
         self._threads = threads
         self._downloads = downloads
         self._metrics = metrics
@@ -87,8 +98,10 @@ class Lifespan:
         """Close connections and threads; requests have ended by now."""
         for task in self._tasks:
             task.cancel()
+        self._live.close()
         self._metrics.flush()
-        await self._redis.aclose()
+        for client in self._redis:
+            await client.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
         # Each takes a bounded time, in which the others need not wait.
         await asyncio.gather(*(asyncio.to_thread(call) for call in self._last_calls))
@@ -113,6 +126,10 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         results = files if one else TracedObjectStore(results, traces.tracer)
         spans = [Tracing(traces.tracer)]
         last_calls.append(traces.close)
+    events_redis = connect_async(settings.redis, max_connections=EVENT_CONNECTIONS)
+    live = Live(EventStream(events_redis), JobStore(events_redis, settings.policy).epoch, drain, metrics)
+    following = Following(EventStream(redis), jobs)
+    streams = Streams(live, most=settings.sse_max_streams, most_of_a_user=settings.sse_max_streams_per_user)
     downloads = Downloads(
         jobs,
         files,
@@ -133,13 +150,25 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         ),
     )
     callbacks = Callbacks(settings.webhook_public_key_file, settings.address_rules)
+    waiting = Waiting(downloads, live, longest=settings.long_poll_max_seconds, most=settings.sse_max_streams)
     identity = Identity(settings.auth_mode)
 
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
         media_type=resources.JSON,
         middleware=cast(
             "Any",
-            [RequestContext(metrics), *spans, Lifespan(redis, threads, downloads, metrics, last_calls)],
+            [
+                RequestContext(metrics),
+                *spans,
+                Lifespan(
+                    (redis, events_redis),
+                    threads,
+                    downloads=downloads,
+                    metrics=metrics,
+                    live=live,
+                    last_calls=last_calls,
+                ),
+            ],
         ),
         request_type=Request,
     )
@@ -149,7 +178,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     app.add_route("/livez", resources.Livez())
     app.add_route("/readyz", resources.Readyz(downloads, drain))
     app.add_route("/v1/download/initiate", resources.Initiate(downloads, callbacks, identity))
-    app.add_route("/v1/download/status/{job_id}", resources.Status(downloads, identity))
+    app.add_route("/v1/download/status/{job_id}", resources.Status(downloads, identity, waiting))
     app.add_route("/v1/download/result/{job_id}", resources.Result(downloads, identity))
     app.add_route("/v1/download/check", resources.Check(downloads))
     app.add_route(
@@ -162,6 +191,8 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     app.add_route("/v1/jobs/{job_id}", JobDetail(downloads, identity))
     timelines = Timelines(jobs, settings.trace_url_template or "")
     app.add_route("/v1/jobs/{job_id}/timeline", Timeline(timelines, identity))
+    app.add_route("/v1/jobs/{job_id}/events", JobEvents(streams, following, identity))
+    app.add_route("/v1/events", UserEvents(streams, following, identity))
     reference.add_routes(
         app, openapi.document(OPERATIONS, settings.auth_mode, anonymous_start=settings.anonymous_start)
     )

@@ -7,6 +7,7 @@ second and not by the app. Head and body go out in one write (ASGI has the head 
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -30,6 +31,10 @@ from downloadjobs_core import trace_context
 Headers = list[tuple[bytes, bytes]]
 
 POLICY: Final = b"content-security-policy"
+UNACKNOWLEDGED: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
+UNACKNOWLEDGED_MS: Final = 30_000
+"""RFC 5482's user time-out; Linux has it."""
+
 WITHOUT_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
@@ -170,6 +175,8 @@ class Exchange(RequestResponseCycle):
         body = message.get("body", b"")
         whole = not self.chunked_encoding and not message.get("more_body", False)
         if not whole or self.scope["method"] == "HEAD" or len(body) != self.expected_content_length:
+            if message.get("more_body", False):
+                self._notice_half_open()
             self.transport.write(head)
             await super().send(message)
             return
@@ -179,6 +186,15 @@ class Exchange(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+    def _notice_half_open(self) -> None:
+        """Have the connection closed if what is sent is not acknowledged.
+
+        A client may vanish without a word; TCP alone would go on for some 15 minutes.
+        """
+        raw_socket = self.transport.get_extra_info("socket")
+        if raw_socket is not None and raw_socket.family != socket.AF_UNIX and UNACKNOWLEDGED is not None:
+            raw_socket.setsockopt(socket.IPPROTO_TCP, UNACKNOWLEDGED, UNACKNOWLEDGED_MS)
 
     async def send_500_response(self) -> None:
         """Answer for an app that raised, or that was cancelled because the drain's time is over."""

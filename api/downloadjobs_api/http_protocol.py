@@ -2,8 +2,8 @@
 
 What it adds to uvicorn's:
 
-- A client has a time for the head of a request and for each next part of its body. One sweep
-  over all connections looks at their deadlines, which costs less than uvicorn's timer a request.
+- A client has a time for the head of a request, for each next part of its body, and to take an answer.
+  One sweep over all connections looks at their deadlines, which costs less than uvicorn's timer a request.
 - The request target and the head have a size (llhttp and httptools have no limits).
 - What the server refuses is answered as the app answers: RFC 9457, after the answers that are due.
 - Framing that two readers may understand differently is refused (RFC 9112 sections 6.1 and 11.2).
@@ -74,6 +74,9 @@ class HttpProtocol(HttpToolsProtocol):
     """What still comes after an answer that was earlier than its request's end is read and dropped for so
     long: closing at once resets the connection, and the answer may be lost (RFC 9112 section 9.6)."""
 
+    write_seconds: ClassVar[float] = 60
+    """For a client to take some of what it was sent, once so much waits that writing has to pause."""
+
     sweep_seconds: ClassVar[float] = 1
 
     cycle: Exchange  # the newest
@@ -88,6 +91,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.on_message_begin()  # there is a scope, though no request
         self._deadline = math.inf  # by the loop's clock; infinite while the server owes an answer
+        self._write_deadline = math.inf  # finite while writing pauses
         self._served = False  # a request came, so that `cycle` is no longer None
         self._owed = False  # a request waits for its answer
         self._in_head = False
@@ -263,12 +267,24 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._deadline = now + (self.linger_seconds if self.cycle.more_body else self.timeout_keep_alive)
 
+    def pause_writing(self) -> None:
+        """Wait for the client to take what it was sent."""
+        super().pause_writing()
+        self._write_deadline = self.loop.time() + self.write_seconds
+
+    def resume_writing(self) -> None:
+        """Go on: it took some."""
+        super().resume_writing()
+        self._write_deadline = math.inf
+
     def expire(self, now: float) -> None:
         """Close the connection if its client has let its time run out.
 
         Args:
             now: the loop's time.
         """
+        if now >= self._write_deadline:
+            self.transport.abort()
         if now < self._deadline:
             return
         if self.transport.is_closing():

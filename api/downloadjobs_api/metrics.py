@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from enum import StrEnum
 from http import HTTPMethod
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from downloadjobs_core.errors import (
     KeyReusedError,
@@ -27,6 +28,15 @@ OTHER_METHOD: Final = "other"
 """A method that HTTP does not know; clients may send any."""
 
 _METHODS: Final = frozenset(HTTPMethod)
+
+
+class Follower(StrEnum):
+    """How somebody follows jobs."""
+
+    JOB_STREAM = "job_stream"
+    USER_STREAM = "user_stream"
+    WAIT = "wait"
+
 
 ACCEPTED: Final = "accepted"
 FAULT: Final = "error"
@@ -82,6 +92,22 @@ class ApiMetrics:
             ("result",),
             registry=registry,
         )
+        self._followers = Gauge(
+            f"{PREFIX}live_requests",
+            "Requests that are held open now: streams of one job or of a user, and long polls.",
+            ("kind",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._caught_up = Counter(
+            f"{PREFIX}live_falls_behind_total",
+            "Times that a stream or long poll missed events, and read the record instead.",
+            ("kind",),
+            registry=registry,
+        )
+        for kind in Follower:
+            self._followers.labels(kind).set(0)
+            self._caught_up.labels(kind)
         for result in SUBMISSIONS:
             self._submitted.labels(REST, result)
         self._made = self._presigned.labels(PRESIGNED)
@@ -118,6 +144,14 @@ class ApiMetrics:
     def repeated(self) -> None:
         """A request came again, by its Idempotency-Key, and made no further job."""
         self._repeated.inc()
+
+    def following(self, kind: Follower, count: int) -> None:
+        """So many requests of a kind are held open now."""
+        self._followers.labels(kind).set(count)
+
+    def fell_behind(self, kind: Follower) -> None:
+        """One of them missed events."""
+        self._caught_up.labels(kind).inc()
 
     def submitted(self, error: Exception | None = None) -> None:
         """A job was accepted, or refused for this."""

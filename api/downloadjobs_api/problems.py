@@ -94,6 +94,11 @@ RANGE_NOT_SATISFIABLE: Final = Kind(
 CALLBACK_REFUSED: Final = Kind("callback-refused", HTTPStatus.BAD_REQUEST, "The callback URL is refused")
 WEBHOOKS_OFF: Final = Kind("webhooks-off", HTTPStatus.BAD_REQUEST, "No webhooks are sent here")
 DRAINING: Final = Kind("draining", HTTPStatus.SERVICE_UNAVAILABLE, "The process is ending")
+NOT_ACCEPTABLE: Final = Kind("not-acceptable", HTTPStatus.NOT_ACCEPTABLE, "Accept excludes what there is")
+STREAMS_FULL: Final = Kind("streams-full", HTTPStatus.SERVICE_UNAVAILABLE, "Too many event streams are open")
+TOO_MANY_STREAMS: Final = Kind(
+    "too-many-streams", HTTPStatus.TOO_MANY_REQUESTS, "Too many of your streams are open"
+)
 STORAGE_TIMEOUT: Final = Kind("storage-timeout", HTTPStatus.GATEWAY_TIMEOUT, "The storage took too long")
 
 

@@ -54,6 +54,11 @@ class Request(falcon.asgi.Request):
         """The client's trace context, or a new one."""
         return trace_context.accept(self.get_header("traceparent"))
 
+    async def gone(self) -> None:
+        """Return when the client has closed the connection. The body must have been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     def log_fields(self) -> Mapping[str, str]:
         """What every log line within the request carries."""
         return {"request_id": self.request_id, "trace_id": trace_context.trace_id(self.traceparent)}

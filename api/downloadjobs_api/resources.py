@@ -14,7 +14,7 @@ import msgspec
 from downloadjobs_api import problems
 from downloadjobs_api.bodies import FileBody, InitiateBody, read_body
 from downloadjobs_api.callbacks import Callbacks
-from downloadjobs_api.conditional import is_known
+from downloadjobs_api.conditional import is_known, matches
 from downloadjobs_api.downloads import (
     Download,
     Downloads,
@@ -30,6 +30,7 @@ from downloadjobs_api.idempotency import key_in
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.problems import ProblemError
 from downloadjobs_api.request_context import Request
+from downloadjobs_api.waiting import Waiting, wanted_wait
 from downloadjobs_core import __version__, logs
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.job import rfc3339
@@ -137,20 +138,42 @@ def send_accepted(resp: falcon.asgi.Response, submitted: Submitted, *, retry_of:
 class Status:
     """`GET /v1/download/status/{jobId}`."""
 
-    def __init__(self, downloads: Downloads, identity: Identity) -> None:
+    def __init__(self, downloads: Downloads, identity: Identity, waiting: Waiting) -> None:
         self._downloads = downloads
         self._identity = identity
+        self._waiting = waiting
 
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str) -> None:
+    async def on_get(self, req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """How far a job is."""
         user = self._identity.user(req)
-        status = await self._downloads.status(user, job_id)
+        prefer = req.get_header("prefer")
+        seconds = None if prefer is None else wanted_wait(prefer)
+        if seconds is None:
+            status = await self._downloads.status(user, job_id)
+        else:
+            status = await self._held(req, resp, user, job_id, seconds)
         if status.state not in FINISHED:
             resp.set_header("retry-after", str(POLL_SECONDS))
         if not is_known(req, resp, status_tag(status)):
             send_json(resp, status_document(job_id, status))
 
     on_head = on_get
+
+    async def _held(
+        self, req: Request, resp: falcon.asgi.Response, user: str, job_id: str, seconds: int
+    ) -> JobStatus:
+        """The status once it is another than the client's, or, without one, once the job has ended."""
+        known = req.get_header("if-none-match")
+
+        def is_news(status: JobStatus) -> bool:
+            return known is None or not matches(known, status_tag(status))
+
+        status, waited = await self._waiting.status(
+            req, user, job_id, seconds=seconds, is_news=None if known is None else is_news
+        )
+        if waited is not None:
+            resp.set_header("preference-applied", f"wait={waited}")
+        return status
 
 
 class Result:

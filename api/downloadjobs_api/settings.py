@@ -67,6 +67,16 @@ class ApiSettings(RedisSettings, QueueSettings, WebhookAddressSettings, StorageS
     trace_url_template: TraceUrl | None = Field(
         None, description="where a trace viewer shows the trace with the id {trace_id}"
     )
+    sse_max_streams: int = Field(
+        1_000, ge=0, description="event streams open at once in one worker process, and as many requests held"
+    )
+    sse_max_streams_per_user: int = Field(50, ge=1, description="of them, one user's; more get 429")
+    long_poll_max_seconds: float = Field(
+        50,
+        ge=0,
+        le=600,
+        description="how long `Prefer: wait` may hold a request; less than proxies wait for one",
+    )
     drain_seconds: float = Field(100, ge=0, description="how long open requests may go on after SIGTERM")
 
     webhook_public_key_file: FilePath | None = Field(

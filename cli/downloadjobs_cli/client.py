@@ -6,8 +6,8 @@ import ipaddress
 import re
 import time
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,6 +27,11 @@ TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
 
 AGAIN_SECONDS: Final = (0.2, 1.0)
 """Waits before a request whose answer was lost is sent again."""
+
+STREAM_TIMEOUT: Final = httpx.Timeout(45.0, connect=5.0)
+"""Seconds. A stream has a comment every 15."""
+
+EVENT_STREAM: Final = "text/event-stream"
 
 USER_AGENT: Final = f"downloadjobs/{__version__}"
 
@@ -124,6 +129,29 @@ class ApiClient:
     def status(self, job_id: str) -> Reply[Status]:
         """How far a job is."""
         return self._ask(Status, "GET", f"/v1/download/status/{quote(job_id, safe='')}")
+
+    @contextmanager
+    def events(self, job_id: str, last: str | None) -> Iterator[Iterator[str]]:
+        """The lines of a job's event stream, after the event with the id `last`.
+
+        Raises:
+            RefusedError: there is no such stream, or it has nothing more to say.
+            TransientError: it broke off, or could not be opened now.
+        """
+        path = f"/v1/jobs/{quote(job_id, safe='')}/events"
+        headers = {"Accept": EVENT_STREAM} | ({"Last-Event-ID": last} if last else {})
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=STREAM_TIMEOUT) as response:
+                kind = response.headers.get("Content-Type", "")
+                if response.is_success and kind.startswith(EVENT_STREAM):
+                    yield response.iter_lines()
+                    return
+                response.read()
+        except httpx.RequestError as error:
+            raise self._unreachable(error) from error
+        if response.is_success:
+            raise RefusedError("There are no events.", code="no-events")
+        raise self._error(response)
 
     def result(self, job_id: str) -> Reply[Result]:
         """A fresh presigned URL of a finished job's zip.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
@@ -16,6 +17,7 @@ from downloadjobs_core.job import MAX_FILES
 if TYPE_CHECKING:
     from downloadjobs_cli.answers import Reply, Status
     from downloadjobs_cli.client import ApiClient
+    from downloadjobs_cli.nudging import Opener
     from downloadjobs_cli.sources import Source
 
 DEFAULT_PATIENCE: Final = 60.0
@@ -129,6 +131,7 @@ def follow(
     timeout: float | None,
     *,
     stderr: bool,
+    opener: Opener | None = None,
 ) -> Reply[Status]:
     """Watch a job to its end, and show it.
 
@@ -139,19 +142,24 @@ def follow(
         patience: how long to go on without an answer, in seconds.
         timeout: how long to watch, in seconds.
         stderr: show it on standard error.
+        opener: opens the stream of its events, if there may be one.
 
     Returns:
         its last status.
     """
     from downloadjobs_cli.display import display_for
     from downloadjobs_cli.errors import CliError, InterruptedByUserError
+    from downloadjobs_cli.nudging import Nudges
     from downloadjobs_cli.patience import Patience
     from downloadjobs_cli.watching import Watcher
 
     last: Reply[Status] | None = None
     try:
-        with display_for(options.output, stderr=stderr) as display:
-            watcher = Watcher(ask, Patience(patience, display.note), timeout=timeout)
+        with (
+            display_for(options.output, stderr=stderr) as display,
+            Nudges(opener) if opener is not None else nullcontext() as nudges,
+        ):
+            watcher = Watcher(ask, Patience(patience, display.note), timeout=timeout, nudges=nudges)
             for last in watcher.updates():
                 display.update(last)
     except KeyboardInterrupt:
@@ -166,7 +174,15 @@ def follow_own(
 ) -> Reply[Status]:
     """Watch a job of the REST API to its end, and show it. Returns its last status."""
     again = f"downloadjobs watch {job_id}"
-    return follow(lambda: client.status(job_id), again, options, patience, timeout, stderr=stderr)
+    return follow(
+        lambda: client.status(job_id),
+        again,
+        options,
+        patience,
+        timeout,
+        stderr=stderr,
+        opener=lambda last: client.events(job_id, last),
+    )
 
 
 def conclude(client: ApiClient, status: Status, options: Options, *, stderr: bool) -> ExitCode:

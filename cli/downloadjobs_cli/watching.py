@@ -1,4 +1,4 @@
-"""Follows a job to its end by polling its status."""
+"""Follows a job to its end by its status: asked for when an event says so, or else by the clock."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 from downloadjobs_cli.answers import FAILED, Reply, Status
 from downloadjobs_cli.errors import TimedOutError, TransientError
 from downloadjobs_cli.exit_codes import ExitCode
+from downloadjobs_cli.nudging import Nudges
 from downloadjobs_cli.output import counted, duration
 from downloadjobs_cli.patience import LONGEST_ASKED_SECONDS, Patience
 
@@ -63,6 +64,7 @@ class Watcher:
         ask: gets the job's status.
         patience: what to do while the API does not answer.
         timeout: seconds after which watching ends, whatever the job does; None for no limit.
+        nudges: say when to ask; while they can, the clock is only the net.
         clock: monotonic seconds.
         sleep: waits.
     """
@@ -73,12 +75,14 @@ class Watcher:
         patience: Patience,
         *,
         timeout: float | None = None,
+        nudges: Nudges | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._ask = ask
         self._patience = patience
         self._timeout = timeout
+        self._nudges = nudges
         self._clock = clock
         self._sleep = sleep
 
@@ -103,12 +107,16 @@ class Watcher:
             if reply.value.ended:
                 return
             now = self._clock()
-            wait = poll_seconds(now - began, reply.retry_after)
+            nudged = self._nudges is not None and self._nudges.open
+            wait = LONGEST_POLL_SECONDS if nudged else poll_seconds(now - began, reply.retry_after)
             if deadline is not None:
                 if now >= deadline:
                     raise self._timed_out()
                 wait = min(wait, deadline - now)
-            self._sleep(wait)
+            if self._nudges is not None:
+                self._nudges.wait(wait)
+            else:
+                self._sleep(wait)
 
     def _timed_out(self) -> TimedOutError:
         return TimedOutError(

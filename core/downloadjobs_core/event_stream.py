@@ -1,10 +1,17 @@
-"""Reads the stream of job events, which the scripts write with every change. `docs/events.md` lists them."""
+"""Reads the streams of job events, which the scripts write with every change. `docs/events.md` lists them.
+
+There is one of all jobs, and one of each job's own. An event has the same id in both.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from downloadjobs_core.job import RECORD_FIELDS, Job, job_key
 from downloadjobs_core.leases import translated_errors
 from downloadjobs_core.scripts import ROOT
 
@@ -13,6 +20,24 @@ if TYPE_CHECKING:
 
 BEGINNING: Final = "0-0"
 """Before the first entry."""
+
+PROGRESS: Final = "progress"
+
+TRIES: Final = 5
+
+ENTRY: Final = re.compile(r"(\d{1,15})-(\d{1,9})")
+"""An entry's id, as far as Redis gives them: milliseconds since 1970, and a number within one of them."""
+
+SHOWN_FIELDS: Final = (*RECORD_FIELDS, "request_id", "traceparent")
+
+Position = tuple[int, int]
+"""An entry's id, as it is ordered."""
+
+
+def position_of(entry: str) -> Position | None:
+    """Where an entry stands in its stream; None for what is no id."""
+    found = ENTRY.fullmatch(entry)
+    return (int(found[1]), int(found[2])) if found is not None and entry.isascii() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +49,35 @@ class JobEvent:
     job_id: str
     kind: str
     user: str
-    """Empty where the entry does not say, as progress does not."""
+    """Empty where the entry does not say, as an older release's progress does not."""
+    state: str = ""
+    """The job's, after it."""
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The whole entry."""
+
+    @property
+    def position(self) -> Position:
+        """Where it stands among all."""
+        return position_of(self.entry) or (0, 0)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it says how far the job is. Those of an older release do not."""
+        return "files_total" in self.fields
+
+
+def _events(entries: Iterable[tuple[str, dict[str, str]]]) -> list[JobEvent]:
+    return [
+        JobEvent(
+            entry,
+            fields.get("job", ""),
+            fields.get("kind", ""),
+            fields.get("user", ""),
+            fields.get("state", ""),
+            fields,
+        )
+        for entry, fields in entries
+    ]
 
 
 class EventStream:
@@ -48,27 +101,62 @@ class EventStream:
             return False
         with translated_errors():
             oldest = cast("list[tuple[str, Any]]", await self._redis.xrange(f"{ROOT}:events", count=1))
-        return bool(oldest) and _order(oldest[0][0]) > _order(position)
+        return bool(oldest) and (position_of(oldest[0][0]) or (0, 0)) > (position_of(position) or (0, 0))
+
+    async def after(self, position: str, limit: int) -> list[JobEvent]:
+        """Entries after a position that there are already."""
+        with translated_errors():
+            entries = await self._redis.xrange(f"{ROOT}:events", min=f"({position}", count=limit)
+        return _events(cast("list[tuple[str, dict[str, str]]]", entries))
+
+    async def of_job(self, job_id: str) -> tuple[Job | None, list[JobEvent]]:
+        """A job's record, and the events kept of it but its progress, both of one moment."""
+        with translated_errors():
+            pipeline = self._redis.pipeline(transaction=True)
+            _ = pipeline.hgetall(job_key(job_id))
+            _ = pipeline.xrange(f"{ROOT}:events:{job_id}")
+            values, entries = await pipeline.execute()
+        return Job.from_hash(values) if values else None, _events(entries)
+
+    async def of_user(self, user: str, limit: int) -> tuple[str, list[Job]]:
+        """The newest jobs that a user may see, without their files, and the id of the newest event of all.
+
+        Of one moment: the records show exactly the events up to that one. (Where jobs come faster than they
+        are read, some may show later ones too.) Damaged records are left out.
+        """
+        ids: list[str] = []
+        newest: list[tuple[str, Any]] = []
+        before = newest
+        rows: list[list[str | None]] = []
+        for _ in range(TRIES):
+            before = newest
+            with translated_errors():
+                pipeline = self._redis.pipeline(transaction=True)
+                _ = pipeline.xrevrange(f"{ROOT}:events", count=1)
+                _ = pipeline.zrevrange(f"{ROOT}:user:{user}:jobs", 0, limit - 1)
+                for job_id in ids:
+                    _ = pipeline.hmget(job_key(job_id), *SHOWN_FIELDS)
+                newest, now, *rows = await pipeline.execute()
+            if set(now) <= set(ids):
+                break
+            ids = now
+        else:
+            newest = before  # by then, all that are not among the rows had not come yet
+        jobs = []
+        for row in rows:
+            with suppress(KeyError, ValueError):
+                job = Job.from_hash(
+                    {name: value for name, value in zip(SHOWN_FIELDS, row, strict=True) if value}
+                )
+                if job.may_be_seen_by(user):
+                    jobs.append(job)
+        return newest[0][0] if newest else BEGINNING, jobs
 
     async def read(self, after: str, *, wait_ms: int, limit: int) -> list[JobEvent]:
         """Entries after the one with this id; waits for the first for `wait_ms` at most."""
         with translated_errors():
             reply = await self._redis.xread({f"{ROOT}:events": after}, count=limit, block=wait_ms)
-        entries = cast("list[tuple[str, dict[str, str]]]", _entries(reply))
-        return [
-            JobEvent(
-                entry,
-                fields.get("job", ""),
-                fields.get("kind", ""),
-                fields.get("user", ""),
-            )
-            for entry, fields in entries
-        ]
-
-
-def _order(entry: str) -> tuple[int, int]:
-    time_ms, number = entry.split("-")
-    return int(time_ms), int(number)
+        return _events(_entries(reply))
 
 
 def _entries(reply: Any) -> Any:  # noqa: ANN401 - its shape depends on the protocol's version

@@ -37,7 +37,7 @@ RECORD_FIELDS: Final = (
     "result_key", "result_bytes", "error_code", "error_message",
     "callback_origin", "callback_event", "callback_state", "callback_attempts", "callback_status",
     "callback_error", "callback_due_us",
-    "worker_us", "worker_bytes", "retry_of", "retried_by",
+    "worker_us", "worker_bytes", "retry_of", "retried_by", "event",
 )  # fmt: skip
 """What those read who watch many jobs: all but the files' ids, which are most of a record's bytes.
 `list.lua` counts on the first four."""
@@ -228,6 +228,8 @@ class Job:
     callback_due_us: int = 0
     timeline_omitted: int = 0
     """Entries of its timeline that were left out."""
+    event: str = ""
+    """The id of the newest event that the record shows; empty for a job that an older release made."""
 
     @classmethod
     def from_hash(cls, values: Mapping[str, str]) -> Job:
@@ -289,6 +291,7 @@ class Job:
             callback_error=text("callback_error"),
             callback_due_us=number("callback_due_us"),
             timeline_omitted=number("timeline_omitted"),
+            event=text("event"),
         )
 
     def may_be_seen_by(self, user: str) -> bool:

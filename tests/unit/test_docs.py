@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Any, Final, Literal, cast, get_args, get_origin
 
 import click
 import falcon.inspect
@@ -26,6 +26,7 @@ import downloadjobs_api
 from downloadjobs_api.app import create_app
 from downloadjobs_api.cursors import position_of
 from downloadjobs_api.drain import Drain
+from downloadjobs_api.event_documents import event_document
 from downloadjobs_api.jobs import item_document, job_document, queue_document
 from downloadjobs_api.problems import Kind, document
 from downloadjobs_api.settings import ApiSettings
@@ -41,6 +42,7 @@ from downloadjobs_core.errors import (
     ObjectStoreError,
     ObjectStoreUnavailableError,
 )
+from downloadjobs_core.event_stream import JobEvent
 from downloadjobs_core.job import Job, NewJob
 from downloadjobs_core.jobstore import Place, Position
 from downloadjobs_core.leases import Outcome
@@ -54,6 +56,7 @@ from downloadjobs_worker.attempt import failure_of
 from downloadjobs_worker.reading import CHUNK_BYTES
 from downloadjobs_worker.settings import WorkerSettings
 from downloadjobs_worker.uploading import MOST_HELD, PARTS_AIM
+from support_events import Parser
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -361,6 +364,21 @@ def test_the_manifest_is_what_a_worker_writes() -> None:
     assert {file.status for file in decoded.files} == {"ok", "error"}
 
 
+EVERY_EVENT: Final = frozenset(
+    {
+        "job",
+        "kind",
+        "state",
+        "at_us",
+        "files_done",
+        "files_total",
+        "files_failed",
+        "bytes_done",
+        "bytes_total",
+    }
+)
+
+
 def emitted() -> dict[str, set[str]]:
     """The fields of each kind of event, beside those that all have."""
     found: dict[str, set[str]] = {}
@@ -373,8 +391,9 @@ def emitted() -> dict[str, set[str]]:
 
 def test_events_are_told_by_kind() -> None:
     """events.md has every kind of event that the scripts write, with its fields."""
-    common, kinds = rows(page("events.md"))[:4], rows(page("events.md"))[4:]
-    assert [ticked(row[0])[0] for row in common] == ["job", "kind", "state", "at_us"]
+    entries = section(page("events.md"), "The stream in Redis")
+    common, kinds = (rows(part) for part in entries.split("And each kind these:"))
+    assert {name for row in common for name in ticked(row[0])} == {*EVERY_EVENT, "reader"}
     assert {ticked(row[0])[0]: set(ticked(row[2])) for row in kinds} == emitted()
 
 
@@ -383,10 +402,32 @@ def test_the_example_of_events_is_a_life() -> None:
     (example,) = examples(page("events.md"))
     entries = [fields for _, fields in json.loads(example)]
     for entry in entries:
-        assert set(entry) == {"job", "kind", "state", "at_us"} | emitted()[entry["kind"]]
+        assert set(entry) == EVERY_EVENT | emitted()[entry["kind"]]
     assert len({entry["job"] for entry in entries}) == 1
     kinds = [entry["kind"] for entry in entries]
     assert (kinds[:2], kinds[-1]) == (["queued", "started"], "finished")
+
+
+def test_the_stream_of_events_is_what_clients_get() -> None:
+    """The text that events.md shows to clients is that of its entries in Redis, after a snapshot."""
+    (example,) = examples(page("events.md"))
+    (text,) = re.findall(r"^```text\n(.*?)^```$", page("events.md"), re.MULTILINE | re.DOTALL)
+    parser = Parser()
+    snapshot, *sent = parser.read([*text.splitlines(), ""])
+    (first, _), *entries = json.loads(example)
+    assert (snapshot.id, snapshot.event, parser.comments, len(parser.retries)) == (first, "snapshot", 1, 1)
+    assert set(snapshot.data) == set(json.loads(examples(page("job-detail.md"))[0]))
+    for event, (entry, fields) in zip(sent, entries, strict=True):
+        told = JobEvent(entry, fields["job"], fields["kind"], fields["user"], fields["state"], fields)
+        assert (event.id, event.event, event.data) == (entry, fields["kind"], event_document(told))
+
+
+def test_members_of_events_are_told() -> None:
+    """The table of events.md has every member that an event may have."""
+    clients = page("events.md").partition("**Then each change**")[2].partition("**The end.**")[0]
+    fields = dict.fromkeys({*EVERY_EVENT, *(name for names in emitted().values() for name in names)}, "1")
+    document = event_document(JobEvent("1-0", "j", "finished", "ada", "failed", fields))
+    assert {name for row in rows(clients) for name in ticked(row[0])} == set(document)
 
 
 def log_calls() -> Iterator[tuple[str, set[str]]]:

@@ -1,7 +1,7 @@
 -- Ends a job with its outcome, and points to its result, if the attempt still holds it.
 --
 -- KEYS[1] root            writes job:<id>, timeline:<id>, leased, running_by_user, parked*, expiring,
---                         maintenance, finish:<priority>, queue, webhook:<call>, webhooks*, events
+--                         maintenance, finish:<priority>, queue, webhook:<call>, webhooks*, events*
 -- ARGV[1] job id          ARGV[2] token
 -- ARGV[3] state           a finished one
 -- ARGV[4] us the result is kept, 0 for none       ARGV[5] seconds the record is kept
@@ -34,5 +34,6 @@ keep_for(id, ARGV[5])
 redis.call('HSET', key('queue'), 'service_us', mean(queue[1], now - tonumber(job[7])),
   'files', mean(queue[2], tonumber(job[8] or 1)))
 call_back(id, state, now)
-emit(id, 'finished', state, now, 'user', user)
+local failed = state == 'failed' and redis.call('HGET', job_key(id), 'error_code') or ''
+emit(id, 'finished', state, now, 'user', user, 'error_code', failed)
 return 1

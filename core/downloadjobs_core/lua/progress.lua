@@ -12,5 +12,5 @@ local now = now_us()
 redis.call('HSET', job_key(id), 'files_done', ARGV[3], 'bytes_done', ARGV[4], 'bytes_total', ARGV[5],
   'updated_us', int(now))
 note_stages(id, ARGV[2], ARGV[6])
-emit(id, 'progress', 'processing', now, 'files_done', ARGV[3], 'bytes_done', ARGV[4], 'bytes_total', ARGV[5])
+emit(id, 'progress', 'processing', now, 'user', redis.call('HGET', job_key(id), 'user'))
 return 1

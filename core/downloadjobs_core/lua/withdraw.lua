@@ -3,7 +3,7 @@
 -- expiry, which wakes sleeping workers at most once an hour, and those that are awake within a minute.
 --
 -- KEYS[1] root            writes job:<id>, timeline:<id>, ready:<priority>, parked*, delayed, suspended,
---                         waiting*, leased, running_by_user, expiring, maintenance, webhook:<call>, webhooks*, events
+--                         waiting*, leased, running_by_user, expiring, maintenance, webhook:<call>, webhooks*, events*
 -- ARGV[1] job id          ARGV[2] error code      ARGV[3] error message, for the user
 -- ARGV[4] seconds the record is kept              ARGV[5] us after which what is left is swept
 -- ARGV[6] 1 to remove the result

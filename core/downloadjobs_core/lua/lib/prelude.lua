@@ -16,6 +16,9 @@ local root = KEYS[1]
 local WAKE_LIMIT = 1024        -- tokens in the wake list; more than slots that could idle at once
 local EVENTS_LIMIT = 100000    -- events kept in the stream, about; a reader further behind resyncs
 local TIMELINE_LIMIT = 2000    -- entries of one job's timeline; docs/timeline.md
+local OWN_EVENTS_LIMIT = 100   -- events kept of each job, progress not counted
+local OWN_EVENTS_SECONDS = 604800      -- since its last change, while the job goes on
+local PROGRESS = {'files_done', 'files_total', 'files_failed', 'bytes_done', 'bytes_total'}
 local FIRST_SERVICE_US = 10000000   -- what a job is taken to last before one has ended
 local NEWEST_WEIGHT = 1 / 8    -- of the newest value in a running mean
 local PRIORITIES = {'high', 'normal', 'low'}
@@ -50,10 +53,28 @@ local function ended_by(id, token)
   return token ~= '' and redis.call('HGET', job_key(id), 'ended_token') == token
 end
 
--- A job's change, for the operator, streams to clients, and webhooks.
+-- Tells of a job's change: the operator, streams to clients, and webhooks. Called once its record is written,
+-- from which it takes how far the job is. The record keeps the event's id: whoever reads it knows which events it
+-- shows. All but progress, of which only the last matters, stands in the job's own stream too, for clients that
+-- come back; it goes with the record, and without it they begin anew.
 local function emit(id, kind, state, now, ...)
-  redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_LIMIT, '*',
-    'job', id, 'kind', kind, 'state', state, 'at_us', int(now), ...)
+  local fields = {'job', id, 'kind', kind, 'state', state, 'at_us', int(now), ...}
+  local job = redis.call('HMGET', job_key(id), 'reader', unpack(PROGRESS))
+  if job[1] then fields[#fields + 1], fields[#fields + 2] = 'reader', job[1] end
+  for i, name in ipairs(PROGRESS) do
+    fields[#fields + 1], fields[#fields + 2] = name, job[i + 1] or '0'
+  end
+  local entry = redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_LIMIT, '*', unpack(fields))
+  redis.call('HSET', job_key(id), 'event', entry)
+  if kind == 'progress' then return end
+  local own = key('events:' .. id)
+  local added = redis.pcall('XADD', own, 'MAXLEN', OWN_EVENTS_LIMIT, entry, unpack(fields))
+  if type(added) == 'table' then       -- ids went back: the stream `events` was lost, and the clock is behind
+    redis.call('DEL', own)
+    redis.call('XADD', own, entry, unpack(fields))
+  end
+  local left = redis.call('TTL', job_key(id))
+  redis.call('EXPIRE', own, left > 0 and left or OWN_EVENTS_SECONDS)
 end
 
 -- A running mean after one more value; `old` is false before the first.

@@ -1,0 +1,116 @@
+"""`Prefer: wait=N` (RFC 7240, 4.3) on a job's status: the answer waits for news. `docs/following-jobs.md`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from downloadjobs_api.downloads import Downloads
+from downloadjobs_api.event_documents import LAST_KINDS
+from downloadjobs_api.live import Live, Subscription
+from downloadjobs_api.metrics import Follower
+from downloadjobs_api.request_context import Request
+from downloadjobs_core.errors import QueueUnavailableError
+from downloadjobs_core.jobstore import JobStatus
+from downloadjobs_core.states import FINISHED
+
+_WAIT: Final = re.compile(r'wait\s*=\s*(?:"(\d{1,9})"|(\d{1,9}))\s*(?:;.*)?', re.IGNORECASE)
+
+
+def wanted_wait(prefer: str) -> int | None:
+    """The seconds that a Prefer header is ready to wait; None if it says nothing of that.
+
+    The first `wait` counts (RFC 7240, 2); one that is no number of seconds is as none.
+    """
+    for preference in prefer.split(","):
+        if preference.partition("=")[0].partition(";")[0].strip().lower() == "wait":
+            found = _WAIT.fullmatch(preference.strip())
+            return int(found[1] or found[2]) if found is not None else None
+    return None
+
+
+class Waiting:
+    """Holds requests until their job has changed.
+
+    Args:
+        downloads: reads the status.
+        live: says when it has changed; nobody asks Redis meanwhile.
+        longest: seconds that a request may be held.
+        most: requests that may be held at once; more are answered at once, as if they had not asked.
+    """
+
+    def __init__(self, downloads: Downloads, live: Live, *, longest: float, most: int) -> None:
+        self._downloads = downloads
+        self._live = live
+        self._longest = longest
+        self._most = most
+
+    async def status(
+        self,
+        req: Request,
+        user: str,
+        job_id: str,
+        *,
+        seconds: int,
+        is_news: Callable[[JobStatus], bool] | None,
+    ) -> tuple[JobStatus, int | None]:
+        """A job's status, as soon as it is news, or when the time is over.
+
+        Args:
+            req: whose client may go away meanwhile.
+            user: who asks.
+            job_id: the job.
+            seconds: the longest wait that the client wants.
+            is_news: whether a status is what the client waits for; None if that is the job's end.
+
+        Returns:
+            the status, and the longest wait it was given, or None if it was not held because too many are.
+
+        Raises:
+            JobNotFoundError, NotOwnerError, QueueUnavailableError
+        """
+        status = await self._downloads.status(user, job_id)  # the user is checked before anything is kept
+        wait = min(float(seconds), self._longest)
+        if self._live.counts[Follower.WAIT] >= self._most:
+            return status, None
+        enough = is_news or _has_ended
+        if enough(status) or wait <= 0:
+            return status, int(wait)
+        began = time.monotonic()
+        try:
+            subscription = await self._live.subscribe(Follower.WAIT, user, job_id)
+        except QueueUnavailableError:
+            return status, None
+        gone = asyncio.create_task(_close_when_gone(req, subscription))
+        try:
+            status = await self._downloads.status(user, job_id)
+            while not enough(status):
+                left = began + wait - time.monotonic()
+                if left <= 0 or subscription.closed or not await subscription.wait(left):
+                    break
+                behind = subscription.behind
+                heard = subscription.take()
+                if is_news or behind or any(e.event.kind in LAST_KINDS for e in heard):
+                    status = await self._downloads.status(user, job_id)
+        finally:
+            gone.cancel()
+            self._live.leave(subscription)
+            # What a client asked to wait is no slowness of ours: the time of an answer is without it.
+            req.context.started += time.monotonic() - began
+        if is_news is None and not enough(status) and not subscription.closed:
+            with suppress(QueueUnavailableError):  # progress was not looked at while it waited for the end
+                status = await self._downloads.status(user, job_id)
+        return status, int(wait)
+
+
+def _has_ended(status: JobStatus) -> bool:
+    return status.state in FINISHED
+
+
+async def _close_when_gone(req: Request, subscription: Subscription) -> None:
+    await req.gone()
+    subscription.close()
