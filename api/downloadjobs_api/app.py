@@ -11,18 +11,25 @@ from prometheus_client import CollectorRegistry
 
 from downloadjobs_api import problems, resources
 from downloadjobs_api.claims import Claims
+from downloadjobs_api.client_address import ClientAddresses
+from downloadjobs_api.deadlines import Deadlines, Router
 from downloadjobs_api.downloads import DownloadLimits, Downloads
+from downloadjobs_api.gate import Gate
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.jobs import JobDetail
 from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_api.mock_files import MockFiles
+from downloadjobs_api.rate_limits import RateLimits
 from downloadjobs_api.request_context import Request, RequestContext
-from downloadjobs_api.settings import ApiSettings
+from downloadjobs_api.settings import ApiSettings, AuthMode
+from downloadjobs_api.signing_keys import SigningKeys, from_file, from_url
+from downloadjobs_api.tokens import TokenRules, Tokens
 from downloadjobs_core import logs
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.objectstore.factory import open_stores
+from downloadjobs_core.rate_counts import RateCounts
 from downloadjobs_core.redis_client import connect_async
 
 if TYPE_CHECKING:
@@ -40,17 +47,27 @@ class Lifespan:
     """Falcon middleware: looks at the servers at the start, and closes what the process opened."""
 
     def __init__(
-        self, redis: Redis, threads: ThreadPoolExecutor, downloads: Downloads, metrics: ApiMetrics
+        self,
+        redis: Redis,
+        threads: ThreadPoolExecutor,
+        downloads: Downloads,
+        metrics: ApiMetrics,
+        deadlines: Deadlines,
     ) -> None:
         self._redis = redis
         self._threads = threads
         self._downloads = downloads
         self._metrics = metrics
+        self._deadlines = deadlines
         self._tasks: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
         """Say in the log which server cannot be used; requests are taken meanwhile."""
-        self._tasks = [asyncio.create_task(self._check()), asyncio.create_task(self._flush())]
+        self._tasks = [
+            asyncio.create_task(self._check()),
+            asyncio.create_task(self._flush()),
+            asyncio.create_task(self._deadlines.watch()),
+        ]
 
     async def _flush(self) -> None:
         while True:
@@ -74,6 +91,25 @@ class Lifespan:
         self._metrics.flush()
         await self._redis.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _tokens(settings: ApiSettings) -> Tokens | None:
+    """What verifies tokens, if requests are signed in by them."""
+    if settings.auth_mode is not AuthMode.JWT:
+        return None
+    load = (
+        from_file(settings.jwt_jwks_file)
+        if settings.jwt_jwks_file
+        else from_url(settings.jwt_jwks_url or "", settings.jwt_ca_file)
+    )
+    rules = TokenRules(
+        issuer=settings.jwt_issuer or "",
+        audience=settings.jwt_audience or "",
+        user_claim=settings.jwt_user_claim,
+        algorithms=settings.jwt_algorithms,
+        leeway_seconds=settings.jwt_leeway_seconds,
+    )
+    return Tokens(rules, SigningKeys(load))
 
 
 def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]:
@@ -101,12 +137,24 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
             else (0, 0),
         ),
     )
-    identity = Identity(settings.auth_mode)
+    identity = Identity(settings.auth_mode, _tokens(settings))
+    counts = RateCounts(redis, window_ms=settings.rate_limit_window_ms, most=settings.rate_limit)
+    gate = Gate(
+        identity,
+        ClientAddresses(settings.trusted_proxies),
+        RateLimits(
+            counts, window_ms=settings.rate_limit_window_ms, most=settings.rate_limit, metrics=metrics
+        ),
+    )
+    deadlines = Deadlines(settings.request_timeout_ms / 1000)
 
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
         media_type=resources.JSON,
-        middleware=cast("Any", [RequestContext(metrics), Lifespan(redis, threads, downloads, metrics)]),
+        middleware=cast(
+            "Any", [RequestContext(metrics), gate, Lifespan(redis, threads, downloads, metrics, deadlines)]
+        ),
         request_type=Request,
+        router=Router(deadlines),
     )
     problems.install(app)
     app.add_route("/", resources.Root(settings.root_message))
@@ -116,7 +164,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     app.add_route("/v1/download/initiate", resources.Initiate(downloads, identity))
     app.add_route("/v1/download/status/{job_id}", resources.Status(downloads, identity))
     app.add_route("/v1/download/result/{job_id}", resources.Result(downloads, identity))
-    app.add_route("/v1/download/check", resources.Check(downloads))
+    app.add_route("/v1/download/check", resources.Check(downloads, identity))
     app.add_route(
         "/v1/download/start", resources.Start(downloads, identity, anonymous=settings.anonymous_start)
     )

@@ -15,6 +15,7 @@ from typing import Final
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from downloadjobs_api.cors import Cors
 from downloadjobs_api.problems import (
     BAD_REQUEST,
     CONTENT_TYPE,
@@ -27,6 +28,9 @@ from downloadjobs_api.request_context import request_id_of
 from downloadjobs_api.security_headers import raw
 
 Headers = list[tuple[bytes, bytes]]
+
+HEAD_LINES: Final = "downloadjobs.head_lines"
+"""Of a request's scope: lines of the answer's head that the app has rendered itself, which is quicker."""
 
 POLICY: Final = b"content-security-policy"
 WITHOUT_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
@@ -45,18 +49,38 @@ class _Shared:
 
     made_of: Headers | None = None
     head = b""
+    cors = Cors()
 
     @classmethod
     def of(cls, default_headers: Headers) -> bytes:
         if cls.made_of is not default_headers:
             cls.made_of = default_headers
-            cls.head = _lines(default_headers) + _SECURITY
+            cls.head = _lines(default_headers) + _SECURITY + cls.cors.always
         return cls.head
 
 
-def head_of(status: int, default_headers: Headers, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The head of an answer that the server itself writes."""
-    return b"".join([STATUS_LINE[status], _Shared.of(default_headers), _POLICY, _lines(headers), b"\r\n"])
+def share(cors: Cors) -> None:
+    """Have all answers of this process say who may read them."""
+    _Shared.cors = cors
+    _Shared.made_of = None
+
+
+def head_of(
+    status: int,
+    default_headers: Headers,
+    headers: Iterable[tuple[bytes, bytes]],
+    asked: Iterable[tuple[bytes, bytes]] = (),
+) -> bytes:
+    """The head of an answer that the server itself writes.
+
+    Args:
+        status: HTTP's.
+        default_headers: uvicorn's, with the date.
+        headers: the answer's own.
+        asked: the request's, as far as they came.
+    """
+    shared = _Shared.of(default_headers) + _POLICY + _Shared.cors.lines(asked)
+    return b"".join([STATUS_LINE[status], shared, _lines(headers), b"\r\n"])
 
 
 def closing_answer(problem: ProblemError, request_id: str) -> tuple[Headers, bytes]:
@@ -145,6 +169,10 @@ class Exchange(RequestResponseCycle):
         if own.count(b"\n") != count or own.count(b"\r") != count or b"\0" in own:
             raise RuntimeError("a header's name or value has a line break")
         parts.append(policy)
+        if HEAD_LINES in self.scope:
+            parts.append(self.scope[HEAD_LINES])  # type: ignore[typeddict-item]  # our own key
+        if _Shared.cors.by_origin:
+            parts.append(_Shared.cors.lines(self.scope["headers"]))
         if not self.keep_alive and not closing:
             parts.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in WITHOUT_BODY:

@@ -291,7 +291,10 @@ class HttpProtocol(HttpToolsProtocol):
         status = refusal.kind.status
         log.info("request refused", request_id=request_id, client=address, status=status, reason=str(refusal))
         headers, body = closing_answer(refusal, request_id)
-        self._refusal = head_of(status, self.server_state.default_headers, headers) + body
+        self._refusal = head_of(
+            status, self.server_state.default_headers, headers, asked=self.scope["headers"]
+        )
+        self._refusal += body
         if not self._owed:
             self._send_refusal(self._refusal)
         elif self.cycle.more_body:

@@ -8,12 +8,16 @@ import re
 import time
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import falcon.asgi
 
 from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_core import logs, trace_context
+
+if TYPE_CHECKING:
+    from downloadjobs_api.problems import ProblemError
+    from downloadjobs_core.rate_counts import Ticket
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 """A client's id is kept if it is a sane token: it goes into logs and headers."""
@@ -43,6 +47,21 @@ def request_id_of(header: str | None) -> str:
 
 class Request(falcon.asgi.Request):
     """A request with its id and its trace, which are made when they are first needed."""
+
+    user: str | None = None
+    """Who asks, once `Identity.sign_in` knows."""
+
+    refusal: ProblemError | None = None
+    """Why nobody is signed in, where that is more than a missing header."""
+
+    patient = False
+    """Set by a responder that waits on purpose, such as a long poll: `REQUEST_TIMEOUT_MS` does not end it."""
+
+    limited = False
+    """Whether the rate limit still has to be looked at."""
+
+    ticket: Ticket | None = None
+    """The request's place in the count."""
 
     @cached_property
     def request_id(self) -> str:

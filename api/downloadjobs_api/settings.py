@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from downloadjobs_api.edge_settings import AuthMode, EdgeSettings
 from downloadjobs_core.settings import (
     METRICS_PORT,
     Ceilings,
@@ -18,18 +18,10 @@ from downloadjobs_core.settings import (
 )
 from downloadjobs_core.states import Priority
 
-
-class AuthMode(StrEnum):
-    """How a request says who its user is."""
-
-    HEADER = "header"
-    """By `x-user-id`, which the ingress sets, and strips from what clients send."""
-
-    ANONYMOUS = "anonymous"
-    """Everybody is one user: for a try-out."""
+__all__ = ["ApiSettings", "AuthMode"]
 
 
-class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
+class ApiSettings(RedisSettings, QueueSettings, EdgeSettings, StorageSettings):
     """Everything the API reads from the environment."""
 
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a pod's own address
@@ -41,7 +33,6 @@ class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
     api_workers: int = Field(1, ge=1, le=64, description="gunicorn worker processes")
     redis_max_connections: int = Field(64, ge=1, description="of one worker process")
     root_message: str = "downloadjobs"
-    auth_mode: AuthMode = AuthMode.HEADER
     allow_anonymous_start: Annotated[bool | None, Field(description="true outside production by default")] = (
         None
     )
@@ -51,7 +42,9 @@ class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
         description='the highest class: one for all, or JSON by user, as {"*": "normal", "ada": "high"}',
     )
     presign_seconds: int = Field(600, ge=1, le=604_800, description="how long a download URL is good for")
-    request_timeout_ms: int = Field(30_000, ge=100, description="for the synchronous calls to storage")
+    request_timeout_ms: int = Field(
+        30_000, ge=100, description="for a request; long polls and streams last longer"
+    )
     storage_threads: int = Field(8, ge=1, le=256, description="blocking storage calls at once")
     download_delay_enabled: bool = False
     download_delay_min_ms: int = Field(1_000, ge=0)

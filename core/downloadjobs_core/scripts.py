@@ -27,10 +27,12 @@ _FLAGS: Final = {
     "place": "no-writes",
     "submit": "",
     "pop": "",
+    "rate": "",
     "suspend": "",
 }
 """How a script is declared to Redis (7 or newer). In a Redis that is full, those without a flag are refused
-before they begin: no job is accepted or started. All others end work, which frees memory, and are allowed."""
+before they begin: no job is accepted or started, no request counted. All others end work, which frees memory,
+and are allowed."""
 
 _TRANSITIONS_MARK: Final = "--@transitions@--"
 
