@@ -17,13 +17,12 @@ from downloadjobs_api.downloads import DownloadLimits, Downloads
 from downloadjobs_api.gate import Gate
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.jobs import JobDetail
+from downloadjobs_api.key_sets import from_file, from_url
 from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_api.mock_files import MockFiles
 from downloadjobs_api.rate_limits import RateLimits
 from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings, AuthMode
-from downloadjobs_api.signing_keys import SigningKeys, from_file, from_url
-from downloadjobs_api.tokens import TokenRules, Tokens
 from downloadjobs_core import logs
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import DownloadJobsError
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from downloadjobs_api.drain import Drain
+    from downloadjobs_api.tokens import Tokens
 
 FLUSH_SECONDS: Final = 1.0
 """How old what `/metrics` tells of requests may be; scrapes come every 15 s or so."""
@@ -97,6 +97,9 @@ def _tokens(settings: ApiSettings) -> Tokens | None:
     """What verifies tokens, if requests are signed in by them."""
     if settings.auth_mode is not AuthMode.JWT:
         return None
+    from downloadjobs_api.signing_keys import SigningKeys  # noqa: PLC0415 - 12 MB, for this mode alone
+    from downloadjobs_api.tokens import TokenRules, Tokens  # noqa: PLC0415 - the same
+
     load = (
         from_file(settings.jwt_jwks_file)
         if settings.jwt_jwks_file

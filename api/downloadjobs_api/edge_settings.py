@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, FilePath, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from downloadjobs_api import signing_keys
+from downloadjobs_api import key_sets
 from downloadjobs_api.client_address import Network, parse_networks
 from downloadjobs_api.cors import ANY
 from downloadjobs_core.settings import CommonSettings
@@ -72,10 +72,10 @@ def _algorithms(value: object) -> object:
     found = _listed(value)
     if not isinstance(found, tuple):
         return found
-    wrong = [name for name in found if name not in signing_keys.KEY_TYPES]
+    wrong = [name for name in found if name not in key_sets.KEY_TYPES]
     if wrong or not found:
         raise ValueError(
-            f"must be of {', '.join(signing_keys.KEY_TYPES)}: others have no public key, or are no signature"
+            f"must be of {', '.join(key_sets.KEY_TYPES)}: others have no public key, or are no signature"
         )
     return found
 
@@ -123,8 +123,8 @@ class EdgeSettings(CommonSettings):
     def _a_key_set(cls, path: Path | None) -> Path | None:
         if path is not None:
             try:
-                _ = signing_keys.parse(path.read_bytes())
-            except (OSError, signing_keys.KeySetError) as error:
+                _ = key_sets.parse(path.read_bytes())
+            except (OSError, key_sets.KeySetError) as error:
                 raise ValueError(f"cannot be used: {error}") from None
         return path
 

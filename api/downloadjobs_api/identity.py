@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from downloadjobs_api.problems import (
     RESERVED_USER,
@@ -14,8 +14,9 @@ from downloadjobs_api.problems import (
 )
 from downloadjobs_api.request_context import Request
 from downloadjobs_api.settings import AuthMode
-from downloadjobs_api.signing_keys import KeysUnavailableError
-from downloadjobs_api.tokens import TokenError, Tokens
+
+if TYPE_CHECKING:  # it takes 12 MB, which only the mode `jwt` needs
+    from downloadjobs_api.tokens import Tokens
 
 USER_HEADER: Final = "x-user-id"
 USER_ID: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,128}")
@@ -29,6 +30,14 @@ RESERVED_PREFIX: Final = "k8s:"
 """Users of this kind are namespaces; only the operator submits for them."""
 
 ANONYMOUS: Final = "anonymous"
+
+
+class TokenError(Exception):
+    """The token is not good; its text tells why, without the token."""
+
+
+class KeysUnavailableError(Exception):
+    """Tokens cannot be checked: there is no key set yet, and none can be had now."""
 
 
 class Identity:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import jwt
 
+from downloadjobs_api.identity import TokenError
 from downloadjobs_api.signing_keys import SigningKeys
 
 MAX_TOKEN_CHARACTERS: Final = 16 * 1024
@@ -23,10 +24,6 @@ CACHE_SECONDS: Final = 60.0
 
 MOST_CACHED: Final = 10_000
 """Tokens remembered, of some 200 bytes each."""
-
-
-class TokenError(Exception):
-    """The token is not good; its text tells why, without the token."""
 
 
 @dataclass(frozen=True, slots=True)
