@@ -122,8 +122,9 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     threads = ThreadPoolExecutor(settings.storage_threads, thread_name_prefix="storage")
     stores = open_stores(settings, connections=settings.storage_threads, public_url=settings.public_url)
     delayed = settings.download_delay_enabled
+    counts = RateCounts(redis, window_ms=settings.rate_limit_window_ms, most=settings.rate_limit)
     downloads = Downloads(
-        JobStore(redis, settings.policy),
+        JobStore(redis, settings.policy, counts),
         stores.files,
         stores.results,
         threads,
@@ -141,7 +142,6 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         ),
     )
     identity = Identity(settings.auth_mode, _tokens(settings))
-    counts = RateCounts(redis, window_ms=settings.rate_limit_window_ms, most=settings.rate_limit)
     gate = Gate(
         identity,
         ClientAddresses(settings.trusted_proxies),
@@ -157,7 +157,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
             "Any", [RequestContext(metrics), gate, Lifespan(redis, threads, downloads, metrics, deadlines)]
         ),
         request_type=Request,
-        router=Router(deadlines),
+        router=Router(lambda responder, resource: deadlines.limited(gate.guarded(responder, resource))),
     )
     problems.install(app)
     app.add_route("/", resources.Root(settings.root_message))

@@ -31,7 +31,7 @@ class Deadlines:
 
     def __init__(self, timeout_seconds: float) -> None:
         self._seconds = timeout_seconds + GRACE_SECONDS
-        self._running: dict[asyncio.Task[Any], tuple[float, Request]] = {}
+        self._running: dict[asyncio.Task[Any], Request] = {}
         self._ended: set[asyncio.Task[Any]] = set()
 
     def limited(self, responder: Responder) -> Responder:
@@ -41,17 +41,17 @@ class Deadlines:
         async def respond(req: Request, resp: falcon.asgi.Response, **params: str) -> None:
             task = asyncio.current_task()
             assert task is not None, "the server runs each request in a task"  # noqa: S101 - for the type
-            running[task] = (time.monotonic(), req)
+            running[task] = req
             try:
                 await responder(req, resp, **params)
             except asyncio.CancelledError:
                 if task not in self._ended:
                     raise
+                self._ended.discard(task)
                 task.uncancel()
                 raise _too_long(req) from None
             finally:
                 running.pop(task, None)
-                self._ended.discard(task)
 
         return respond
 
@@ -68,8 +68,8 @@ class Deadlines:
             now: as `time.monotonic` tells it.
         """
         overdue = []
-        for task, (started, req) in self._running.items():
-            if now - started < self._seconds:
+        for task, req in self._running.items():
+            if now - req.context.started < self._seconds:
                 break
             overdue.append((task, req))
         for task, req in overdue:
@@ -80,16 +80,20 @@ class Deadlines:
 
 
 class Router(CompiledRouter):
-    """Falcon's router, which gives each responder an end."""
+    """Falcon's router, which puts something around each responder.
 
-    def __init__(self, deadlines: Deadlines) -> None:
+    Args:
+        around: takes a responder and its resource; gives the responder that is called in its stead.
+    """
+
+    def __init__(self, around: Callable[[Responder, object], Responder]) -> None:
         super().__init__()
-        self._deadlines = deadlines
+        self._around = around
 
     def map_http_methods(self, resource: object, **kwargs: Any) -> Any:  # noqa: ANN401 - as Falcon has it
         """The responders of a resource, by method."""
         methods: dict[str, Any] = dict(super().map_http_methods(resource, **kwargs))
-        return {method: self._deadlines.limited(responder) for method, responder in methods.items()}
+        return {method: self._around(responder, resource) for method, responder in methods.items()}
 
 
 def _too_long(req: Request) -> ProblemError:

@@ -24,13 +24,10 @@ from downloadjobs_api.problems import (
     ProblemError,
     document,
 )
-from downloadjobs_api.request_context import request_id_of
+from downloadjobs_api.request_context import HEAD_LINES, request_id_of
 from downloadjobs_api.security_headers import raw
 
 Headers = list[tuple[bytes, bytes]]
-
-HEAD_LINES: Final = "downloadjobs.head_lines"
-"""Of a request's scope: lines of the answer's head that the app has rendered itself, which is quicker."""
 
 POLICY: Final = b"content-security-policy"
 WITHOUT_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
@@ -207,5 +204,6 @@ class Exchange(RequestResponseCycle):
         else:
             problem = ProblemError(INTERNAL_ERROR, "The service met an unexpected fault.")
         headers, body = closing_answer(problem, request_id_in(self.scope["headers"]))
+        self.scope.pop(HEAD_LINES, None)  # type: ignore[typeddict-item]  # the request's id would stand twice
         await self.send({"type": "http.response.start", "status": problem.kind.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import falcon
 import falcon.asgi
 
 from downloadjobs_api.client_address import ClientAddresses
 from downloadjobs_api.cors import PREFLIGHT
-from downloadjobs_api.exchange import HEAD_LINES
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.problems import ProblemError
 from downloadjobs_api.rate_limits import RateLimits
 from downloadjobs_api.request_context import Request
+
+Responder = Callable[..., Awaitable[None]]
 
 UNLIMITED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """What the platform asks, and must be answered."""
@@ -31,15 +32,18 @@ class Gate:
         self._identity = identity
         self._addresses = addresses
         self._heeds_proxies = addresses.heeds()
-        self._limits = limits
+        self._take = limits.take
+        self._judge = limits.judge
 
     async def process_request(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Find out who asks, count it, and answer preflights."""
-        user = await self._identity.sign_in(req)
+        if (signing_in := self._identity.sign_in(req)) is not None:
+            await signing_in
         if req.path in UNLIMITED:
             return
         req.limited = True
-        req.ticket = self._limits.take(f"user:{user}" if user is not None else self._address(req))
+        user = req.user
+        req.ticket = self._take(f"user:{user}" if user is not None else self._address(req))
         if req.method == "OPTIONS" and req.get_header("access-control-request-method") is not None:
             resp.status = falcon.HTTP_204
             resp.set_headers(PREFLIGHT)
@@ -50,18 +54,21 @@ class Gate:
         forwarded = req.get_header("x-forwarded-for") if self._heeds_proxies else None
         return f"address:{self._addresses.name(client[0] if client else '', forwarded)}"
 
-    async def process_resource(
-        self, req: Request, _resp: falcon.asgi.Response, resource: object, _params: Mapping[str, Any]
-    ) -> None:
-        """Refuse before anything is done.
+    def guarded(self, responder: Responder, resource: object) -> Responder:
+        """The same responder, that does nothing before it is known that its request is allowed.
 
-        Raises:
+        Raises, when it is called:
             ProblemError: 429.
         """
-        if not req.limited or getattr(resource, "reads_only", False):
-            return
-        if (refusal := await self._judged(req)) is not None:
-            raise refusal
+        if getattr(resource, "reads_only", False):
+            return responder
+
+        async def respond(req: Request, resp: falcon.asgi.Response, **params: str) -> None:
+            if req.limited and (refusal := await self._judged(req)) is not None:
+                raise refusal
+            await responder(req, resp, **params)
+
+        return respond
 
     async def process_response(
         self,
@@ -75,14 +82,20 @@ class Gate:
         Raises:
             ProblemError: 429.
         """
-        if req.limited and (refusal := await self._judged(req)) is not None:
+        if not req.limited:
+            return
+        ticket = req.ticket
+        if ticket is not None and not ticket.round.ended:
+            await ticket.round.wait()
+        req.head_lines, refusal = self._judge(ticket)
+        if refusal is not None:
             resp.delete_header("etag")
             raise refusal
 
     async def _judged(self, req: Request) -> ProblemError | None:
         ticket = req.ticket
-        if ticket is not None and not ticket.ended:
-            await ticket.wait()
+        if ticket is not None:
+            await ticket.round.wait()
         req.limited = False  # once
-        req.scope[HEAD_LINES], refusal = self._limits.judge(ticket)
+        req.head_lines, refusal = self._judge(ticket)
         return refusal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from downloadjobs_api.problems import (
@@ -54,16 +55,15 @@ class Identity:
         self._mode = mode
         self._tokens = tokens
 
-    async def sign_in(self, req: Request) -> str | None:
-        """The request's user, or None: `user` then tells why there is none."""
+    def sign_in(self, req: Request) -> Awaitable[None] | None:
+        """Find the request's user; where there is none, `user` tells why. Await what is returned."""
         if self._mode is AuthMode.HEADER:
             user = req.get_header(USER_HEADER)
-            if user is None or not USER_ID.fullmatch(user) or user.startswith(RESERVED_PREFIX):
-                return None
-            req.user = user
+            if user is not None and USER_ID.fullmatch(user) and not user.startswith(RESERVED_PREFIX):
+                req.user = user
         elif self._tokens is not None:
-            await self._by_token(req, self._tokens)
-        return req.user
+            return self._by_token(req, self._tokens)
+        return None
 
     async def _by_token(self, req: Request, tokens: Tokens) -> None:
         header = req.get_header("authorization")

@@ -46,13 +46,13 @@ class RateLimits:
 
     def judge(self, ticket: Ticket | None) -> tuple[bytes, ProblemError | None]:
         """What a counted request is answered with: lines of the head, and perhaps a refusal."""
-        use = ticket.use() if ticket is not None else None
-        if use is None:
+        uses = ticket.round.uses if ticket is not None else None
+        if ticket is None or uses is None:
             self._metrics.rate_unchecked()
             return self._uncounted, None
-        used, resets_ms = use
+        used, resets_ms = uses[ticket.name]
         seconds = -(-resets_ms // 1000)
-        left = self._most - used
+        left = self._most - used + ticket.round.numbers[ticket.name] - ticket.place
         if left >= 0:
             return self._head % (left, seconds, left, seconds), None
         self._metrics.rate_limited()
