@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Any, Final
 
 import falcon.asgi
+from falcon.inspect import inspect_compiled_router, register_router
 from falcon.routing import CompiledRouter
 
 from downloadjobs_api.problems import BODY_TOO_SLOW, REQUEST_TIMEOUT, RETRY_SECONDS, ProblemError
@@ -38,6 +40,7 @@ class Deadlines:
         """The same responder, with an end: 504, or 408 if it is the client's body that takes so long."""
         running = self._running
 
+        @wraps(responder)
         async def respond(req: Request, resp: falcon.asgi.Response, **params: str) -> None:
             task = asyncio.current_task()
             assert task is not None, "the server runs each request in a task"  # noqa: S101 - for the type
@@ -94,6 +97,10 @@ class Router(CompiledRouter):
         """The responders of a resource, by method."""
         methods: dict[str, Any] = dict(super().map_http_methods(resource, **kwargs))
         return {method: self._around(responder, resource) for method, responder in methods.items()}
+
+
+_ = register_router(Router)(inspect_compiled_router)
+"""`falcon.inspect`, which lists an app's routes, knows routers by their class alone."""
 
 
 def _too_long(req: Request) -> ProblemError:

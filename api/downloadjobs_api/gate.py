@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Final
 
 import falcon
@@ -63,6 +64,7 @@ class Gate:
         if getattr(resource, "reads_only", False):
             return responder
 
+        @wraps(responder)
         async def respond(req: Request, resp: falcon.asgi.Response, **params: str) -> None:
             if req.limited and (refusal := await self._judged(req)) is not None:
                 raise refusal

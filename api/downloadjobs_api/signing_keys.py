@@ -7,6 +7,7 @@ is not in it makes the set be read again, but not often: tokens with made-up key
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import urllib.error
 from collections.abc import Sequence
@@ -76,8 +77,8 @@ class SigningKeys:
         except (KeySetError, OSError, ValueError) as error:
             # `URLError` and time-outs are OSErrors; a set that is kept goes on being used.
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            level = log.error if not self._keys else log.warning
-            level("the issuer's keys cannot be read", error=str(reason), kept=len(self._keys))
+            level = logging.WARNING if self._keys else logging.ERROR
+            log.log(level, "the issuer's keys cannot be read", error=str(reason), kept=len(self._keys))
             self._failing = True
             return
         finally:

@@ -63,31 +63,38 @@ class Tokens:
         """
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         self._keys.refresh()
-        if self._good_of != self._keys.version:
-            self._good.clear()  # the key of some may be gone
-            self._good_of = self._keys.version
+        self._forget_if_keys_changed()
         known = self._good.get(digest)
         if known is not None:
             if time.time() < known[1]:
                 return known[0]
             del self._good[digest]
         user, expires = await self._verify(token)
+        self._forget_if_keys_changed()
         if len(self._good) >= MOST_CACHED:
             del self._good[next(iter(self._good))]
         self._good[digest] = (user, min(time.time() + CACHE_SECONDS, expires + self._rules.leeway_seconds))
         return user
 
+    def _forget_if_keys_changed(self) -> None:
+        """The key of some tokens may be gone."""
+        if self._good_of != self._keys.version:
+            self._good.clear()
+            self._good_of = self._keys.version
+
     async def _verify(self, token: str) -> tuple[str, float]:
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise TokenError(f"It is longer than {MAX_TOKEN_CHARACTERS} characters.")
         try:
-            header = jwt.get_unverified_header(token)
+            header = jwt.get_unverified_header(
+                token
+            )  # refuses unknown critical extensions (RFC 7515, 4.1.11)
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise TokenError("It is not a JSON Web Token.") from None
         algorithm, key_id = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or algorithm not in self._rules.algorithms:
             raise TokenError(f"Its algorithm is not one of {', '.join(self._rules.algorithms)}.")
-        if "crit" in header:
+        if "crit" in header:  # PyJWT knows b64, which is for no token
             raise TokenError("It has a critical extension, and none is known here.")
         for key in await self._keys.get(key_id, algorithm):
             try:

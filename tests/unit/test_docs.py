@@ -172,6 +172,8 @@ def shown_default(default: object) -> str:
             return f"`{str(default).lower()}`"
         case dict():
             return f"`{default['*']}`"
+        case tuple():
+            return f"`{','.join(default)}`"
         case float():
             return f"`{default:g}`"
         case _:
