@@ -26,7 +26,7 @@ from downloadjobs_api.tokens import TokenRules, Tokens
 
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER_RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-SMALL_RSA = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+SMALL_RSA = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - to be refused
 EC = ec.generate_private_key(ec.SECP256R1())
 
 RULES = TokenRules("https://sso", "downloadjobs", "sub", ("RS256", "ES256"), leeway_seconds=0)
