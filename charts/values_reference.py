@@ -56,6 +56,8 @@ MORE: Final[Mapping[str, Mapping[str, Any]]] = {
     "worker.autoscaling.staleSeconds": SECONDS,
     "worker.autoscaling.podStartSeconds": SECONDS,
     "api.replicas": NOT_NEGATIVE,
+    "api.auth.mode": {"enum": ["header", "jwt", "anonymous"]},
+    "api.trustedProxies": NAMES,
     "api.autoscaling.minReplicas": POSITIVE,
     "api.autoscaling.maxReplicas": POSITIVE,
     "api.autoscaling.targetCPUUtilizationPercentage": {"type": "integer", "minimum": 1},
@@ -87,7 +89,7 @@ EVERYWHERE: Final[Mapping[str, Mapping[str, Any]]] = {
     ),
     **dict.fromkeys(("topologySpreadConstraints", "pullSecrets", "imagePullSecrets", "tls"), OBJECTS),
     **dict.fromkeys(("parentRefs", "filters", "apiFrom", "metricsFrom", "objectStoreFrom"), OBJECTS),
-    **dict.fromkeys(("externalTo", "apiServerTo"), OBJECTS),
+    **dict.fromkeys(("externalTo", "issuerTo", "apiServerTo"), OBJECTS),
 }
 
 

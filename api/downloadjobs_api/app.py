@@ -13,18 +13,23 @@ from prometheus_client import CollectorRegistry
 from downloadjobs_api import openapi, problems, reference, resources
 from downloadjobs_api.callbacks import Callbacks, WebhookKey
 from downloadjobs_api.claims import Claims
+from downloadjobs_api.client_address import ClientAddresses
+from downloadjobs_api.deadlines import Deadlines, Router
 from downloadjobs_api.downloads import DownloadLimits, Downloads
 from downloadjobs_api.following import Following
+from downloadjobs_api.gate import Gate
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.job_list import JobList
 from downloadjobs_api.job_retry import JobRetry
 from downloadjobs_api.jobs import JobDetail
+from downloadjobs_api.key_sets import from_file, from_url
 from downloadjobs_api.live import Live
 from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_api.mock_files import MockFiles
 from downloadjobs_api.operation_table import OPERATIONS
+from downloadjobs_api.rate_limits import RateLimits
 from downloadjobs_api.request_context import Request, RequestContext
-from downloadjobs_api.settings import ApiSettings
+from downloadjobs_api.settings import ApiSettings, AuthMode
 from downloadjobs_api.streams import JobEvents, Streams, UserEvents
 from downloadjobs_api.timelines import Timeline, Timelines
 from downloadjobs_api.tracing import TracedJobStore, TracedThreads, Tracing
@@ -36,12 +41,14 @@ from downloadjobs_core.event_stream import EventStream
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.objectstore.factory import open_stores
 from downloadjobs_core.objectstore.traced import TracedObjectStore
+from downloadjobs_core.rate_counts import RateCounts
 from downloadjobs_core.redis_client import connect_async
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from downloadjobs_api.drain import Drain
+    from downloadjobs_api.tokens import Tokens
 
 PROCESS: Final = "downloadjobs-api"
 
@@ -65,6 +72,7 @@ class Lifespan:
         downloads: Downloads,
         metrics: ApiMetrics,
         live: Live,
+        deadlines: Deadlines,
         last_calls: Sequence[Callable[[], None]],
     ) -> None:
         self._redis = redis
@@ -73,11 +81,16 @@ class Lifespan:
         self._downloads = downloads
         self._metrics = metrics
         self._last_calls = last_calls
+        self._deadlines = deadlines
         self._tasks: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
         """Say in the log which server cannot be used; requests are taken meanwhile."""
-        self._tasks = [asyncio.create_task(self._check()), asyncio.create_task(self._flush())]
+        self._tasks = [
+            asyncio.create_task(self._check()),
+            asyncio.create_task(self._flush()),
+            asyncio.create_task(self._deadlines.watch()),
+        ]
 
     async def _flush(self) -> None:
         while True:
@@ -107,6 +120,28 @@ class Lifespan:
         await asyncio.gather(*(asyncio.to_thread(call) for call in self._last_calls))
 
 
+def _tokens(settings: ApiSettings) -> Tokens | None:
+    """What verifies tokens, if requests are signed in by them."""
+    if settings.auth_mode is not AuthMode.JWT:
+        return None
+    from downloadjobs_api.signing_keys import SigningKeys  # noqa: PLC0415 - 12 MB, for this mode alone
+    from downloadjobs_api.tokens import TokenRules, Tokens  # noqa: PLC0415 - the same
+
+    load = (
+        from_file(settings.jwt_jwks_file)
+        if settings.jwt_jwks_file
+        else from_url(settings.jwt_jwks_url or "", settings.jwt_ca_file)
+    )
+    rules = TokenRules(
+        issuer=settings.jwt_issuer or "",
+        audience=settings.jwt_audience or "",
+        user_claim=settings.jwt_user_claim,
+        algorithms=settings.jwt_algorithms,
+        leeway_seconds=settings.jwt_leeway_seconds,
+    )
+    return Tokens(rules, SigningKeys(load))
+
+
 def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]:
     """Build the app of one worker process. Opens no connection yet."""
     traces = trace_export.start(settings, PROCESS)
@@ -117,10 +152,11 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     threads = pool(settings.storage_threads, thread_name_prefix="storage")
     stores = open_stores(settings, connections=settings.storage_threads, public_url=settings.public_url)
     delayed = settings.download_delay_enabled
-    jobs, files, results = JobStore(redis, settings.policy), stores.files, stores.results
+    counts = RateCounts(redis, window_ms=settings.rate_limit_window_ms, most=settings.rate_limit)
+    jobs, files, results = JobStore(redis, settings.policy, counts), stores.files, stores.results
     spans: list[Tracing] = []
     if traces is not None:
-        jobs = TracedJobStore(redis, settings.policy, traces.tracer)
+        jobs = TracedJobStore(redis, settings.policy, counts, traces.tracer)
         one = results is files
         files = TracedObjectStore(files, traces.tracer)
         results = files if one else TracedObjectStore(results, traces.tracer)
@@ -150,8 +186,18 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         ),
     )
     callbacks = Callbacks(settings.webhook_public_key_file, settings.address_rules)
-    waiting = Waiting(downloads, live, longest=settings.long_poll_max_seconds, most=settings.sse_max_streams)
-    identity = Identity(settings.auth_mode)
+    identity = Identity(settings.auth_mode, _tokens(settings))
+    gate = Gate(
+        identity,
+        ClientAddresses(settings.trusted_proxies),
+        RateLimits(
+            counts, window_ms=settings.rate_limit_window_ms, most=settings.rate_limit, metrics=metrics
+        ),
+    )
+    waiting = Waiting(
+        downloads, live, gate.admit, longest=settings.long_poll_max_seconds, most=settings.sse_max_streams
+    )
+    deadlines = Deadlines(settings.request_timeout_ms / 1000)
 
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
         media_type=resources.JSON,
@@ -160,17 +206,20 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
             [
                 RequestContext(metrics),
                 *spans,
+                gate,
                 Lifespan(
                     (redis, events_redis),
                     threads,
                     downloads=downloads,
                     metrics=metrics,
                     live=live,
+                    deadlines=deadlines,
                     last_calls=last_calls,
                 ),
             ],
         ),
         request_type=Request,
+        router=Router(lambda responder, resource: deadlines.limited(gate.guarded(responder, resource))),
     )
     problems.install(app)
     app.add_route("/", resources.Root(settings.root_message))
@@ -180,7 +229,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     app.add_route("/v1/download/initiate", resources.Initiate(downloads, callbacks, identity))
     app.add_route("/v1/download/status/{job_id}", resources.Status(downloads, identity, waiting))
     app.add_route("/v1/download/result/{job_id}", resources.Result(downloads, identity))
-    app.add_route("/v1/download/check", resources.Check(downloads))
+    app.add_route("/v1/download/check", resources.Check(downloads, identity))
     app.add_route(
         "/v1/download/start", resources.Start(downloads, identity, anonymous=settings.anonymous_start)
     )

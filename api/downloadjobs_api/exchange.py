@@ -16,6 +16,7 @@ from typing import Final
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPResponseBodyEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from downloadjobs_api.cors import Cors
 from downloadjobs_api.problems import (
     BAD_REQUEST,
     CONTENT_TYPE,
@@ -24,7 +25,7 @@ from downloadjobs_api.problems import (
     ProblemError,
     document,
 )
-from downloadjobs_api.request_context import request_id_of
+from downloadjobs_api.request_context import HEAD_LINES, request_id_of
 from downloadjobs_api.security_headers import raw
 from downloadjobs_core import trace_context
 
@@ -51,18 +52,38 @@ class _Shared:
 
     made_of: Headers | None = None
     head = b""
+    cors = Cors()
 
     @classmethod
     def of(cls, default_headers: Headers) -> bytes:
         if cls.made_of is not default_headers:
             cls.made_of = default_headers
-            cls.head = _lines(default_headers) + _SECURITY
+            cls.head = _lines(default_headers) + _SECURITY + cls.cors.always
         return cls.head
 
 
-def head_of(status: int, default_headers: Headers, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The head of an answer that the server itself writes."""
-    return b"".join([STATUS_LINE[status], _Shared.of(default_headers), _POLICY, _lines(headers), b"\r\n"])
+def share(cors: Cors) -> None:
+    """Have all answers of this process say who may read them."""
+    _Shared.cors = cors
+    _Shared.made_of = None
+
+
+def head_of(
+    status: int,
+    default_headers: Headers,
+    headers: Iterable[tuple[bytes, bytes]],
+    asked: Iterable[tuple[bytes, bytes]] = (),
+) -> bytes:
+    """The head of an answer that the server itself writes.
+
+    Args:
+        status: HTTP's.
+        default_headers: uvicorn's, with the date.
+        headers: the answer's own.
+        asked: the request's, as far as they came.
+    """
+    shared = _Shared.of(default_headers) + _POLICY + _Shared.cors.lines(asked)
+    return b"".join([STATUS_LINE[status], shared, _lines(headers), b"\r\n"])
 
 
 def closing_answer(problem: ProblemError, request_id: str, trace_id: str) -> tuple[Headers, bytes]:
@@ -158,6 +179,10 @@ class Exchange(RequestResponseCycle):
         if own.count(b"\n") != count or own.count(b"\r") != count or b"\0" in own:
             raise RuntimeError("a header's name or value has a line break")
         parts.append(policy)
+        if HEAD_LINES in self.scope:
+            parts.append(self.scope[HEAD_LINES])  # type: ignore[typeddict-item]  # our own key
+        if _Shared.cors.by_origin:
+            parts.append(_Shared.cors.lines(self.scope["headers"]))
         if not self.keep_alive and not closing:
             parts.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in WITHOUT_BODY:
@@ -204,5 +229,6 @@ class Exchange(RequestResponseCycle):
             problem = ProblemError(INTERNAL_ERROR, "The service met an unexpected fault.")
         given = self.scope["headers"]
         headers, body = closing_answer(problem, request_id_in(given), trace_id_in(given))
+        self.scope.pop(HEAD_LINES, None)  # type: ignore[typeddict-item]  # the request's id would stand twice
         await self.send({"type": "http.response.start", "status": problem.kind.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})

@@ -311,7 +311,10 @@ class HttpProtocol(HttpToolsProtocol):
             request_id=request_id, trace_id=trace_id, client=address, status=status, reason=str(refusal),
         )  # fmt: skip
         headers, body = closing_answer(refusal, request_id, trace_id)
-        self._refusal = head_of(status, self.server_state.default_headers, headers) + body
+        self._refusal = head_of(
+            status, self.server_state.default_headers, headers, asked=self.scope["headers"]
+        )
+        self._refusal += body
         if not self._owed:
             self._send_refusal(self._refusal)
         elif self.cycle.more_body:

@@ -11,6 +11,7 @@ from downloadjobs_api.conditional import send_tagged
 from downloadjobs_api.downloads import Downloads
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.problems import ALREADY_FINISHED, ProblemError
+from downloadjobs_api.request_context import Request
 from downloadjobs_api.resources import JSON, encode, send_json
 from downloadjobs_core.file_faults import fault_by_code
 from downloadjobs_core.job import Job, rfc3339
@@ -107,14 +108,14 @@ class JobDetail:
         self._downloads = downloads
         self._identity = identity
 
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str) -> None:
+    async def on_get(self, req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """The whole record, with the place in the queue."""
         job, place = await self._downloads.detail(self._identity.user(req), job_id)
         send_tagged(req, resp, encode(job_document(job, place)), JSON)
 
     on_head = on_get
 
-    async def on_delete(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str) -> None:
+    async def on_delete(self, req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """Cancel: a waiting job at once, a running one within two seconds."""
         changed = await self._downloads.cancel(self._identity.user(req), job_id)
         if not changed.done:

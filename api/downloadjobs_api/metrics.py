@@ -108,6 +108,16 @@ class ApiMetrics:
         for kind in Follower:
             self._followers.labels(kind).set(0)
             self._caught_up.labels(kind)
+        self._limited = Counter(
+            f"{PREFIX}rate_limited_requests_total",
+            "Requests that were refused because their client made too many.",
+            registry=registry,
+        )
+        self._unchecked = Counter(
+            f"{PREFIX}rate_unchecked_requests_total",
+            "Requests that were let through uncounted, because Redis could not count them.",
+            registry=registry,
+        )
         for result in SUBMISSIONS:
             self._submitted.labels(REST, result)
         self._made = self._presigned.labels(PRESIGNED)
@@ -160,6 +170,14 @@ class ApiMetrics:
             return
         result = next((name for kind, name in _REFUSED.items() if isinstance(error, kind)), FAULT)
         self._submitted.labels(REST, result).inc()
+
+    def rate_limited(self) -> None:
+        """A request was one too many of its client."""
+        self._limited.inc()
+
+    def rate_unchecked(self) -> None:
+        """A request could not be counted, and was let through."""
+        self._unchecked.inc()
 
     def presigned(self, *, made: bool) -> None:
         """A URL was made, or could not be."""

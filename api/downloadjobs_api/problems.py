@@ -62,6 +62,12 @@ INVALID_IDEMPOTENCY_KEY: Final = Kind(
 IDEMPOTENCY_KEY_REUSED: Final = Kind(
     "idempotency-key-reused", HTTPStatus.UNPROCESSABLE_ENTITY, "The key was used for another request"
 )
+RATE_LIMITED: Final = Kind("rate-limited", HTTPStatus.TOO_MANY_REQUESTS, "Too many requests")
+REQUEST_TIMEOUT: Final = Kind("request-timeout", HTTPStatus.GATEWAY_TIMEOUT, "The request took too long")
+BODY_TOO_SLOW: Final = Kind("body-too-slow", HTTPStatus.REQUEST_TIMEOUT, "The body came too slowly")
+SIGN_IN_UNAVAILABLE: Final = Kind(
+    "sign-in-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "Tokens cannot be checked"
+)
 UNAUTHENTICATED: Final = Kind("unauthenticated", HTTPStatus.UNAUTHORIZED, "Not signed in")
 FORBIDDEN: Final = Kind("forbidden", HTTPStatus.FORBIDDEN, "Not yours")
 RESERVED_USER: Final = Kind("reserved-user", HTTPStatus.FORBIDDEN, "This user id is reserved")

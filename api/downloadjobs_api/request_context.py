@@ -8,12 +8,16 @@ import re
 import time
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import falcon.asgi
 
 from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_core import logs, trace_context
+
+if TYPE_CHECKING:
+    from downloadjobs_api.problems import ProblemError
+    from downloadjobs_core.rate_counts import Ticket
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 """A client's id is kept if it is a sane token: it goes into logs and headers."""
@@ -23,6 +27,9 @@ SLOW_SECONDS: Final = 1.0
 
 ERROR_STATUS: Final = 400
 FAULT_STATUS: Final = 500
+
+HEAD_LINES: Final = "downloadjobs.head_lines"
+"""Where in a request's scope the server finds `Request.head_lines`."""
 
 NAME: Final = "downloadjobs_api.requests"
 
@@ -44,10 +51,32 @@ def request_id_of(header: str | None) -> str:
 class Request(falcon.asgi.Request):
     """A request with its id and its trace, which are made when they are first needed."""
 
-    @cached_property
+    user: str | None = None
+    """Who asks, once `Identity.sign_in` knows."""
+
+    refusal: ProblemError | None = None
+    """Why nobody is signed in, where that is more than a missing header."""
+
+    patient = False
+    """Set by a responder that waits on purpose, such as a long poll: `REQUEST_TIMEOUT_MS` does not end it."""
+
+    limited = False
+    """Whether the rate limit still has to be looked at."""
+
+    ticket: Ticket | None = None
+    """The request's place in the count."""
+
+    head_lines = b""
+    """Lines for the answer's head, rendered: what each answer has is quicker so than by Falcon."""
+
+    _request_id: str | None = None
+
+    @property
     def request_id(self) -> str:
         """The client's id if it is a sane token, or a UUID."""
-        return request_id_of(self.get_header("x-request-id"))
+        if self._request_id is None:  # `cached_property` would take a lock, before Python 3.12
+            self._request_id = request_id_of(self.get_header("x-request-id"))
+        return self._request_id
 
     @cached_property
     def traceparent(self) -> str:
@@ -83,7 +112,7 @@ class RequestContext:
         _req_succeeded: bool,  # noqa: FBT001 - Falcon's signature
     ) -> None:
         """Add what every answer carries, and log it if it is worth a line."""
-        resp.set_header("x-request-id", req.request_id)
+        req.scope[HEAD_LINES] = b"%bx-request-id: %b\r\n" % (req.head_lines, req.request_id.encode("ascii"))
         seconds = time.monotonic() - req.context.started
         status = resp.status_code
         self._metrics.request(req.method, req.uri_template, status, seconds)

@@ -138,6 +138,9 @@ def send_accepted(resp: falcon.asgi.Response, submitted: Submitted, *, retry_of:
 class Status:
     """`GET /v1/download/status/{jobId}`."""
 
+    reads_only = True
+    """The rate limit is looked at beside the read, see `Gate`."""
+
     def __init__(self, downloads: Downloads, identity: Identity, waiting: Waiting) -> None:
         self._downloads = downloads
         self._identity = identity
@@ -183,7 +186,7 @@ class Result:
         self._downloads = downloads
         self._identity = identity
 
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str) -> None:
+    async def on_get(self, req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """Where the result can be fetched."""
         user = self._identity.user(req)
         await send_download(resp, job_id, self._downloads.result(user, job_id))
@@ -222,11 +225,13 @@ async def send_download(resp: falcon.asgi.Response, job_id: str, wanted: Awaitab
 class Check:
     """`POST /v1/download/check`."""
 
-    def __init__(self, downloads: Downloads) -> None:
+    def __init__(self, downloads: Downloads, identity: Identity) -> None:
         self._downloads = downloads
+        self._identity = identity
 
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Whether a file exists."""
+        self._identity.admit(req)
         if req.get_param("sentry_test") == "true":
             raise RuntimeError("a test error, asked for by sentry_test")
         body = await read_body(req, FileBody)
@@ -253,10 +258,12 @@ class Start:
         self._identity = identity
         self._anonymous = anonymous
 
-    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Where one file can be fetched."""
-        if not self._anonymous:
-            self._identity.user(req)
+        if self._anonymous:
+            self._identity.admit(req)
+        else:
+            _ = self._identity.user(req)
         body = await read_body(req, FileBody)
         started = time.monotonic()
         try:

@@ -25,7 +25,9 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from uvicorn_worker import UvicornWorker
 
+from downloadjobs_api.cors import Cors
 from downloadjobs_api.drain import Drain
+from downloadjobs_api.exchange import share
 from downloadjobs_api.http_protocol import HttpProtocol
 from downloadjobs_api.settings import ApiSettings
 from downloadjobs_api.shared_metrics import SharedMetrics
@@ -238,6 +240,7 @@ class _Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn_worker has no typ
         registry = self.app.metrics.registry(self.app.settings.build_commit)
         pages = {"/metrics": lambda accept: metrics_page(registry, accept)}
         SidePort(self.app.side_listener, pages).start()
+        share(Cors(self.app.settings.cors_origins))
         self.wsgi = self.app.create_app(self.app.settings, self._drain)
 
     def init_signals(self) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, FilePath, ValidationInfo, field_validator
 
+from downloadjobs_api.edge_settings import AuthMode, EdgeSettings
 from downloadjobs_core.errors import WebhookKeyError
 from downloadjobs_core.settings import (
     METRICS_PORT,
@@ -23,18 +23,12 @@ from downloadjobs_core.states import Priority
 from downloadjobs_core.telemetry_settings import TelemetrySettings, TraceUrl
 from downloadjobs_core.webhook_keys import read_public_keys
 
-
-class AuthMode(StrEnum):
-    """How a request says who its user is."""
-
-    HEADER = "header"
-    """By `x-user-id`, which the ingress sets, and strips from what clients send."""
-
-    ANONYMOUS = "anonymous"
-    """Everybody is one user: for a try-out."""
+__all__ = ["ApiSettings", "AuthMode"]
 
 
-class ApiSettings(RedisSettings, QueueSettings, WebhookAddressSettings, StorageSettings, TelemetrySettings):
+class ApiSettings(
+    RedisSettings, QueueSettings, WebhookAddressSettings, EdgeSettings, StorageSettings, TelemetrySettings
+):
     """Everything the API reads from the environment."""
 
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a pod's own address
@@ -46,7 +40,6 @@ class ApiSettings(RedisSettings, QueueSettings, WebhookAddressSettings, StorageS
     api_workers: int = Field(1, ge=1, le=64, description="gunicorn worker processes")
     redis_max_connections: int = Field(64, ge=1, description="of one worker process")
     root_message: str = "downloadjobs"
-    auth_mode: AuthMode = AuthMode.HEADER
     allow_anonymous_start: Annotated[bool | None, Field(description="true outside production by default")] = (
         None
     )
@@ -59,7 +52,9 @@ class ApiSettings(RedisSettings, QueueSettings, WebhookAddressSettings, StorageS
     idempotency_ttl_seconds: int = Field(
         86_400, ge=60, le=2_592_000, description="how long an Idempotency-Key is kept"
     )
-    request_timeout_ms: int = Field(30_000, ge=100, description="for the synchronous calls to storage")
+    request_timeout_ms: int = Field(
+        30_000, ge=100, description="for a request; long polls and streams last longer"
+    )
     storage_threads: int = Field(8, ge=1, le=256, description="blocking storage calls at once")
     download_delay_enabled: bool = False
     download_delay_min_ms: int = Field(1_000, ge=0)

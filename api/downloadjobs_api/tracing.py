@@ -20,6 +20,7 @@ from downloadjobs_core import trace_context
 from downloadjobs_core.job import NewJob, Once
 from downloadjobs_core.jobstore import Accepted, JobStore
 from downloadjobs_core.leases import QueuePolicy
+from downloadjobs_core.rate_counts import RateCounts
 from downloadjobs_core.tracing import (
     JOB_ID,
     MESSAGING,
@@ -102,8 +103,8 @@ class Tracing:
 class TracedJobStore(JobStore):
     """Submits within a producer span, which the job carries to its worker."""
 
-    def __init__(self, redis: Redis, policy: QueuePolicy, tracer: Tracer) -> None:
-        super().__init__(redis, policy)
+    def __init__(self, redis: Redis, policy: QueuePolicy, counts: RateCounts, tracer: Tracer) -> None:
+        super().__init__(redis, policy, counts)
         self._tracer = tracer
 
     async def submit(self, job: NewJob, once: Once | None = None) -> Accepted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -39,12 +39,22 @@ class Waiting:
     Args:
         downloads: reads the status.
         live: says when it has changed; nobody asks Redis meanwhile.
+        admit: ends a request that is over the rate limit, before it is held.
         longest: seconds that a request may be held.
         most: requests that may be held at once; more are answered at once, as if they had not asked.
     """
 
-    def __init__(self, downloads: Downloads, live: Live, *, longest: float, most: int) -> None:
+    def __init__(
+        self,
+        downloads: Downloads,
+        live: Live,
+        admit: Callable[[Request], Awaitable[None]],
+        *,
+        longest: float,
+        most: int,
+    ) -> None:
         self._downloads = downloads
+        self._admit = admit
         self._live = live
         self._longest = longest
         self._most = most
@@ -72,7 +82,10 @@ class Waiting:
 
         Raises:
             JobNotFoundError, NotOwnerError, QueueUnavailableError
+            ProblemError: 429.
         """
+        await self._admit(req)
+        req.patient = True
         status = await self._downloads.status(user, job_id)  # the user is checked before anything is kept
         wait = min(float(seconds), self._longest)
         if self._live.counts[Follower.WAIT] >= self._most:

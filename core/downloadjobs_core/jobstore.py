@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from downloadjobs_core.counts import Counts
-from downloadjobs_core.errors import JobNotFoundError, KeyReusedError, TooManyQueuedError, UnknownStateError
+from downloadjobs_core.errors import (
+    JobNotFoundError,
+    KeyReusedError,
+    QueueUnavailableError,
+    TooManyQueuedError,
+    UnknownStateError,
+)
 from downloadjobs_core.job import RECORD_FIELDS, Job, NewJob, Once, job_key
 from downloadjobs_core.leases import SECOND_US, QueuePolicy, translated_errors
 from downloadjobs_core.scripts import ROOT, AsyncScripts
@@ -24,6 +30,8 @@ from downloadjobs_core.timeline import timeline_key
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+    from downloadjobs_core.rate_counts import RateCounts
 
 FIRST_SERVICE_SECONDS: Final = 10.0
 """What a job is taken to last before one has ended."""
@@ -132,12 +140,14 @@ class JobsPage:
 class JobStore:
     """Jobs in Redis. Every method raises `QueueUnavailableError` when Redis cannot be asked."""
 
-    def __init__(self, redis: Redis, policy: QueuePolicy) -> None:
+    def __init__(self, redis: Redis, policy: QueuePolicy, rates: RateCounts | None = None) -> None:
+        """`rates`: counts of requests, which reads of statuses take along to Redis."""
         self._redis = redis
         self._policy = policy
         self._scripts = AsyncScripts(redis)
         self._waiting: dict[str, list[asyncio.Future[JobStatus | None]]] = {}
         self._reading: asyncio.Task[None] | None = None
+        self._rates = rates
 
     async def ping(self) -> None:
         """Prove that Redis answers."""
@@ -331,28 +341,38 @@ class JobStore:
         finally:
             # Whatever happened, nobody is left waiting, and the next who asks starts a new reader.
             self._reading = None
+            if self._rates is not None:
+                self._rates.alight()
             unread, self._waiting = self._waiting, {}
             for future in (f for asked in (waiting, unread) for futures in asked.values() for f in futures):
                 if not future.done():
                     future.cancel()
 
     async def _read(self, waiting: dict[str, list[asyncio.Future[JobStatus | None]]]) -> None:
-        rows: list[Sequence[str | None]] | None = None
+        rows: list[Sequence[str | None] | Exception] | None = None
         failure: Exception | None = None
+        rates = self._rates
+        counted = None
         try:
             with translated_errors():
                 pipeline = self._redis.pipeline(transaction=False)
                 for job_id in waiting:
                     _ = pipeline.hmget(job_key(job_id), *_STATUS_FIELDS)
-                rows = await pipeline.execute()
+                counted = rates.board(pipeline) if rates is not None else None
+                rows = await pipeline.execute(raise_on_error=False)  # each has its own
         except Exception as error:  # noqa: BLE001 - given to everybody who asked
             failure = error
+        if counted is not None and rates is not None:
+            rates.landed(counted, rows[-1] if rows is not None else failure)
         for number, futures in enumerate(waiting.values()):
             status, wrong = None, failure
             if rows is not None:
                 try:
                     status = _status_from(rows[number])
-                except ValueError as error:  # one damaged record, or a newer release's, is that job's alone
+                except (
+                    ValueError,
+                    QueueUnavailableError,
+                ) as error:  # one damaged record, or a newer release's, is that job's alone
                     wrong = error
             for future in futures:
                 if future.done():
@@ -363,7 +383,10 @@ class JobStore:
                     future.set_exception(wrong)
 
 
-def _status_from(row: Sequence[str | None]) -> JobStatus | None:
+def _status_from(row: Sequence[str | None] | Exception) -> JobStatus | None:
+    if isinstance(row, Exception):
+        with translated_errors():
+            raise row
     user, reader, state, *numbers = row
     if user is None or state is None:
         return None

@@ -27,10 +27,12 @@ _FLAGS: Final = {
     "place": "no-writes",
     "submit": "",
     "pop": "",
+    "rate": "",
     "suspend": "",
 }
 """How a script is declared to Redis (7 or newer). In a Redis that is full, those without a flag are refused
-before they begin: no job is accepted or started. All others end work, which frees memory, and are allowed."""
+before they begin: no job is accepted or started, no request counted. All others end work, which frees memory,
+and are allowed."""
 
 _TRANSITIONS_MARK: Final = "--@transitions@--"
 
@@ -79,9 +81,16 @@ class AsyncScripts:
         self._redis = redis
         self._registered: dict[str, AsyncScript] = {}
 
-    async def run(self, name: str, *args: str | float) -> Any:  # noqa: ANN401 - replies differ by script
-        """Run a script with `ROOT` as its one key; its header says what it replies."""
+    def digest(self, name: str) -> str:
+        """What a pipeline runs a script by; Redis may not know it yet (NOSCRIPT), until `run` was called."""
+        return self._script(name).sha
+
+    def _script(self, name: str) -> AsyncScript:
         script = self._registered.get(name)
         if script is None:
             script = self._registered[name] = self._redis.register_script(source(name))
-        return await script(keys=[ROOT], args=args)
+        return script
+
+    async def run(self, name: str, *args: str | float) -> Any:  # noqa: ANN401 - replies differ by script
+        """Run a script with `ROOT` as its one key; its header says what it replies."""
+        return await self._script(name)(keys=[ROOT], args=args)

@@ -54,6 +54,7 @@ class System:
             "LEASE_SECONDS": "3",
             "RETRY_BASE_SECONDS": "0.5",
             "DRAIN_SECONDS": "5",
+            "RATE_LIMIT_MAX_REQUESTS": "1000000",  # tests poll
             **self.settings,
         }
 

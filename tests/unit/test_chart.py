@@ -481,3 +481,78 @@ def test_a_key_for_webhooks_is_not_made_anew_by_each_rendering() -> None:
     refused = render({"webhooks": {"enabled": True}})
     assert refused.returncode
     assert "webhooks.existingSecret" in refused.stderr
+
+
+JWT = {
+    "auth": {
+        "mode": "jwt",
+        "jwt": {"issuer": "https://sso", "audience": "us", "jwksUrl": "https://sso:8443/keys"},
+    }
+}
+
+
+def api_environment(objects: list[dict[str, Any]]) -> dict[str, str]:
+    """The variables of the API's container that are plain values. A name that stands twice is an error."""
+    pod = named(objects, "Deployment", "try-downloadjobs-api")["spec"]["template"]["spec"]
+    listed = pod["containers"][0]["env"]
+    assert len({entry["name"] for entry in listed}) == len(listed)
+    return {entry["name"]: entry.get("value", "") for entry in listed}
+
+
+def test_tokens_are_set_up() -> None:
+    """In the mode jwt the API is told of the issuer, and may reach the port of its keys, and no other."""
+    objects = rendered(values={"api": JWT})
+    told = api_environment(objects)
+    assert told["AUTH_MODE"] == "jwt"
+    assert told["JWT_JWKS_URL"] == "https://sso:8443/keys"
+    assert (told["JWT_ISSUER"], told["JWT_AUDIENCE"], told["JWT_USER_CLAIM"]) == ("https://sso", "us", "sub")
+    ports = [
+        rule["ports"] for rule in named(objects, "NetworkPolicy", "try-downloadjobs-api")["spec"]["egress"]
+    ]
+    assert [{"protocol": "TCP", "port": 8443}] in ports
+    worker = named(objects, "NetworkPolicy", "try-downloadjobs-worker")["spec"]["egress"]
+    assert [{"protocol": "TCP", "port": 8443}] not in [rule["ports"] for rule in worker]
+
+
+def test_keys_of_tokens_may_be_a_file() -> None:
+    """A ConfigMap with the issuer's keys is mounted, and nothing more may be reached."""
+    auth = {"mode": "jwt", "jwt": {"issuer": "i", "audience": "a", "jwksConfigMap": "keys"}}
+    objects = rendered(values={"api": {"auth": auth}})
+    pod = named(objects, "Deployment", "try-downloadjobs-api")["spec"]["template"]["spec"]
+    path = Path(api_environment(objects)["JWT_JWKS_FILE"])
+    (mount,) = [m for m in pod["containers"][0]["volumeMounts"] if m["mountPath"] == str(path.parent)]
+    assert {"name": mount["name"], "configMap": {"name": "keys"}} in pod["volumes"]
+    policy = named(objects, "NetworkPolicy", "try-downloadjobs-api")
+    assert policy == named(rendered(), "NetworkPolicy", "try-downloadjobs-api")
+
+
+@pytest.mark.parametrize(
+    ("jwt", "message"),
+    [
+        ({"issuer": "i", "jwksUrl": "https://k"}, "audience"),
+        ({"issuer": "i", "audience": "a"}, "jwksUrl"),
+        ({"issuer": "i", "audience": "a", "jwksUrl": "https://k", "jwksConfigMap": "c"}, "either"),
+    ],
+)
+def test_tokens_that_cannot_be_checked_are_refused(jwt: dict[str, str], message: str) -> None:
+    """A mode jwt that lacks something fails before anything is installed, and says what."""
+    ran = render(values={"api": {"auth": {"mode": "jwt", "jwt": jwt}}})
+    assert ran.returncode != 0
+    assert message in ran.stderr
+
+
+def test_settings_may_still_name_the_mode() -> None:
+    """AUTH_MODE in `settings` counts where `auth.mode` is as by default, and no variable stands twice."""
+    assert (
+        api_environment(rendered(values={"api": {"settings": {"AUTH_MODE": "anonymous"}}}))["AUTH_MODE"]
+        == "anonymous"
+    )
+    both = {
+        "api": {
+            **JWT,
+            "settings": {"AUTH_MODE": "header", "TRUSTED_PROXIES": "1.0.0.0/8"},
+            "trustedProxies": ["10.0.0.0/8", "fd00::/8"],
+        }
+    }
+    told = api_environment(rendered(values=both))
+    assert (told["AUTH_MODE"], told["TRUSTED_PROXIES"]) == ("jwt", "10.0.0.0/8,fd00::/8")

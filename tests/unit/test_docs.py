@@ -180,6 +180,8 @@ def shown_default(default: object) -> str:
             return f"`{','.join(f'{one:g}' for one in default)}`"
         case dict():
             return f"`{default['*']}`"
+        case tuple():
+            return f"`{','.join(default)}`"
         case float():
             return f"`{default:g}`"
         case _:

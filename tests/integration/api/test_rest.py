@@ -705,12 +705,20 @@ def test_a_finished_job_stays_finished(system: System, client: httpx.Client) -> 
 def test_every_answer_carries_the_same_headers(
     client: httpx.Client, method: str, path: str, body: bytes | None, status: int
 ) -> None:
-    """A request id and the security headers, each once, are in every answer; an error is a problem."""
+    """A request id, security headers, who may read it and the rate limit, each once; an error is a problem.
+
+    A probe is not limited, and what is refused before it is a request is not counted.
+    """
     answer = client.request(method, path, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status
     assert UUID.fullmatch(answer.headers["x-request-id"])
     for name, value in SECURITY_HEADERS:
         assert answer.headers.get_list(name) == [value]
+    assert answer.headers.get_list("access-control-allow-origin") == ["*"]
+    uncounted = path == "/livez" or status == 414
+    for name in ("limit", "remaining", "reset", "policy"):
+        assert len(answer.headers.get_list(f"ratelimit-{name}", split_commas=False)) == (not uncounted)
+    assert len(answer.headers.get_list("ratelimit")) == (not uncounted)
     if status >= 400:
         check_problem(answer, status, answer.json()["error"])
 

@@ -1,0 +1,84 @@
+"""Key sets by HTTP: read whole, bounded in size and time, and from nowhere else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from downloadjobs_api import key_sets
+from downloadjobs_api.key_sets import MAX_SET_BYTES, KeySetError, from_url
+
+SET = b'{"keys": []}'
+
+
+class _Issuer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/good")
+            self.end_headers()
+            return
+        self.send_response(500 if self.path == "/broken" else 200)
+        self.end_headers()
+        try:
+            if self.path == "/large":
+                for _ in range(MAX_SET_BYTES // 1024 * 4):
+                    self.wfile.write(b"x" * 1024)
+            elif self.path == "/slow":
+                for _ in range(1000):
+                    self.wfile.write(b" ")
+                    time.sleep(0.02)
+            else:
+                self.wfile.write(SET)
+        except OSError:
+            return  # the reader has heard enough
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[str]:
+    """The address of an issuer with several faults."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Issuer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def test_a_set_is_read(issuer: str) -> None:
+    """A set is what its URL answers."""
+    assert from_url(f"{issuer}/good")() == SET
+
+
+@pytest.mark.parametrize(("path", "why"), [("/large", "more than"), ("/moved", "redirects")])
+def test_a_set_is_bounded(issuer: str, path: str, why: str) -> None:
+    """An endless answer is cut off, and a redirect is not followed."""
+    with pytest.raises(KeySetError, match=why):
+        from_url(issuer + path)()
+
+
+def test_a_set_that_trickles_is_given_up(issuer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is that of the whole answer, not of each part."""
+    monkeypatch.setattr(key_sets, "FETCH_SECONDS", 0.3)
+    started = time.monotonic()
+    with pytest.raises(KeySetError, match="too long"):
+        from_url(f"{issuer}/slow")()
+    assert time.monotonic() - started < 5
+
+
+def test_an_error_is_no_set(issuer: str) -> None:
+    """An answer that is an error is not looked at."""
+    with pytest.raises(OSError, match="500"):
+        from_url(f"{issuer}/broken")()
