@@ -10,7 +10,9 @@ import falcon.asgi
 from prometheus_client import CollectorRegistry
 
 from downloadjobs_api import problems, resources
+from downloadjobs_api.bodies import InitiateBody
 from downloadjobs_api.claims import Claims
+from downloadjobs_api.dashboard import Dashboard, DashboardConfig, load_assets
 from downloadjobs_api.downloads import DownloadLimits, Downloads
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.jobs import JobDetail
@@ -18,12 +20,15 @@ from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_api.mock_files import MockFiles
 from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings
-from downloadjobs_core import logs
+from downloadjobs_api.stats import Stats
+from downloadjobs_core import __version__, logs
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_core.job import MAX_FILE_ID, MAX_FILES, MIN_FILE_ID
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.objectstore.factory import open_stores
 from downloadjobs_core.redis_client import connect_async
+from downloadjobs_core.statistics import StatisticsStore
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -83,8 +88,9 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     threads = ThreadPoolExecutor(settings.storage_threads, thread_name_prefix="storage")
     stores = open_stores(settings, connections=settings.storage_threads, public_url=settings.public_url)
     delayed = settings.download_delay_enabled
+    jobs = JobStore(redis, settings.policy)
     downloads = Downloads(
-        JobStore(redis, settings.policy),
+        jobs,
         stores.files,
         stores.results,
         threads,
@@ -122,9 +128,28 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
     )
     app.add_route("/v1/claims", Claims(downloads))
     app.add_route("/v1/jobs/{job_id}", JobDetail(downloads, identity))
+    app.add_route("/v1/stats", Stats(StatisticsStore(redis, jobs), identity))
+    if settings.dashboard_enabled:
+        dashboard = Dashboard(load_assets())
+        app.add_route("/dashboard", dashboard)
+        app.add_route("/dashboard/{name}", dashboard)
+        app.add_route(
+            "/dashboard/config.json",
+            DashboardConfig(_dashboard_config(settings, mock_storage=stores.mock is not None)),
+        )
     if stores.mock is not None:
         log.warning(
             "mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir)
         )
         app.add_route("/v1/mock/{token}", MockFiles(stores.mock, threads))
     return app
+
+
+def _dashboard_config(settings: ApiSettings, *, mock_storage: bool) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "authMode": settings.auth_mode.value,
+        "mockStorage": mock_storage,
+        "fileIds": {"least": MIN_FILE_ID, "most": MAX_FILE_ID, "count": MAX_FILES},
+        "callbacks": "callback_url" in InitiateBody.model_fields,
+    }

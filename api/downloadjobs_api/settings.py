@@ -42,6 +42,7 @@ class ApiSettings(RedisSettings, QueueSettings, StorageSettings):
     redis_max_connections: int = Field(64, ge=1, description="of one worker process")
     root_message: str = "downloadjobs"
     auth_mode: AuthMode = AuthMode.HEADER
+    dashboard_enabled: bool = Field(True, description="serve the page /dashboard")  # noqa: FBT003 - a default
     allow_anonymous_start: Annotated[bool | None, Field(description="true outside production by default")] = (
         None
     )
