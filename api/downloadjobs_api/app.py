@@ -10,9 +10,8 @@ import falcon.asgi
 from prometheus_client import CollectorRegistry
 
 from downloadjobs_api import problems, resources
-from downloadjobs_api.bodies import InitiateBody
 from downloadjobs_api.claims import Claims
-from downloadjobs_api.dashboard import Dashboard, DashboardConfig, load_assets
+from downloadjobs_api.dashboard import Dashboard, DashboardConfig, dashboard_config, load_assets
 from downloadjobs_api.downloads import DownloadLimits, Downloads
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.jobs import JobDetail
@@ -21,10 +20,9 @@ from downloadjobs_api.mock_files import MockFiles
 from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings
 from downloadjobs_api.stats import Stats
-from downloadjobs_core import __version__, logs
+from downloadjobs_core import logs
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import DownloadJobsError
-from downloadjobs_core.job import MAX_FILE_ID, MAX_FILES, MIN_FILE_ID
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.objectstore.factory import open_stores
 from downloadjobs_core.redis_client import connect_async
@@ -135,7 +133,7 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         app.add_route("/dashboard/{name}", dashboard)
         app.add_route(
             "/dashboard/config.json",
-            DashboardConfig(_dashboard_config(settings, mock_storage=stores.mock is not None)),
+            DashboardConfig(dashboard_config(settings, mock_storage=stores.mock is not None)),
         )
     if stores.mock is not None:
         log.warning(
@@ -143,13 +141,3 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         )
         app.add_route("/v1/mock/{token}", MockFiles(stores.mock, threads))
     return app
-
-
-def _dashboard_config(settings: ApiSettings, *, mock_storage: bool) -> dict[str, Any]:
-    return {
-        "version": __version__,
-        "authMode": settings.auth_mode.value,
-        "mockStorage": mock_storage,
-        "fileIds": {"least": MIN_FILE_ID, "most": MAX_FILE_ID, "count": MAX_FILES},
-        "callbacks": "callback_url" in InitiateBody.model_fields,
-    }

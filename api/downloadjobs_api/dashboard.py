@@ -15,8 +15,12 @@ from typing import Any, Final
 import falcon
 import falcon.asgi
 
+from downloadjobs_api.bodies import InitiateBody
 from downloadjobs_api.problems import NOT_FOUND, ProblemError
 from downloadjobs_api.resources import send_json
+from downloadjobs_api.settings import ApiSettings
+from downloadjobs_core import __version__
+from downloadjobs_core.job import MAX_FILE_ID, MAX_FILES, MIN_FILE_ID
 
 PAGE: Final = "index.html"
 
@@ -86,8 +90,19 @@ class Dashboard:
     on_head = on_get
 
 
+def dashboard_config(settings: ApiSettings, *, mock_storage: bool) -> dict[str, Any]:
+    """What the page must know before it asks for anything; `docs/dashboard.md` shows it."""
+    return {
+        "version": __version__,
+        "authMode": settings.auth_mode.value,
+        "mockStorage": mock_storage,
+        "fileIds": {"least": MIN_FILE_ID, "most": MAX_FILE_ID, "count": MAX_FILES},
+        "callbacks": "callback_url" in InitiateBody.model_fields,
+    }
+
+
 class DashboardConfig:
-    """`GET /dashboard/config.json`: what the page must know before it asks for anything."""
+    """`GET /dashboard/config.json`."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config

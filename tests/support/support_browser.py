@@ -25,14 +25,14 @@ expect.set_options(timeout=15_000)
 
 
 class Opener:
-    """Opens pages. What they may not do is found out at the end: faults, CSP violations, requests elsewhere."""
+    """Opens pages. What they may not do is found out at the end: faults, violations, requests elsewhere."""
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
         self._contexts: list[BrowserContext] = []
         self.faults: list[str] = []
         self.elsewhere: list[str] = []
-        """Requests to other hosts than the page's own. They are answered here, and leave the machine never."""
+        """Requests to other hosts than the page's own. They never leave this machine."""
 
     def open(
         self,
@@ -41,7 +41,7 @@ class Opener:
         size: dict[str, int] = DESKTOP,
         dark: bool = False,
         fixed: bool = True,
-        **context: Any,
+        **context: object,
     ) -> Page:
         """Open a page.
 

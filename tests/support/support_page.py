@@ -306,7 +306,7 @@ class _Paths:
     async def on_get_timeline(
         self, _req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str
     ) -> None:
-        nothing = {"jobId": job_id, "traceId": None, "traceUrl": None, "items": []}
+        nothing: dict[str, Any] = {"jobId": job_id, "traceId": None, "traceUrl": None, "items": []}
         resp.media = self._api.timelines.get(job_id, nothing)
 
     async def on_post_initiate(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
@@ -326,7 +326,12 @@ class _Paths:
     ) -> None:
         number = 0xA000 + len(self._api.jobs)
         progress = {"processed": 0, "total": files, "bytes": 0, "bytesTotal": 0}
-        members = {"createdAt": AT, "updatedAt": AT, "retryOf": retry_of, "priority": priority}
+        members: dict[str, Any] = {
+            "createdAt": AT,
+            "updatedAt": AT,
+            "retryOf": retry_of,
+            "priority": priority,
+        }
         self._api.add(job(number, totalFileIds=files, progress=progress, **members))
         resp.status = 202
         resp.media = {
@@ -368,7 +373,8 @@ def _hanging_up(app: Asgi) -> Asgi:
 def served(api: FakeApi) -> Iterator[FakeApi]:
     """Serve it in a thread, by the protocol that the real one has."""
     config = uvicorn.Config(
-        _hanging_up(api.app()), port=api.port, http=HttpProtocol, lifespan="off", log_config=None, access_log=False,
+        _hanging_up(api.app()), port=api.port, http=HttpProtocol, lifespan="off", log_config=None,
+        access_log=False,
         server_header=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)

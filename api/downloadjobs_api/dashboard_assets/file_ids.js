@@ -11,7 +11,7 @@ export function parseFileIds(text, limits) {
   text.split(/\r\n|\r|\n/).forEach((content, index) => {
     const line = index + 1;
     // "10 - 20" is one range, though spaces separate ids elsewhere.
-    const joined = content.replace(/(\d)\s*(?:-|–|\.\.)\s*(?=\d)/g, "$1-");
+    const joined = content.replace(/(\d)(\s*)(?:-|–|\.\.)\2(?=\d)/g, "$1-");
     for (const token of joined.split(/[\s,;]+/).filter(Boolean)) {
       const [message, first, last] = read(token, limits);
       if (message) {

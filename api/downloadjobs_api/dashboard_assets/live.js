@@ -67,7 +67,8 @@ export class Live {
     while (!stopped.aborted) {
       const outcome = await this.#connect(stopped, () => (failures = 0));
       if (stopped.aborted || outcome.signedOut) return;
-      const wait = outcome.waitMs ?? backoff(failures, Math.random());
+      // After an ordered end the stream itself said how long; after a broken one nobody did.
+      const wait = outcome.waitMs ?? outcome.pauseMs ?? backoff(failures);
       failures += 1;
       await this.#pollFor(wait, outcome.waitMs !== undefined || failures > 1, stopped);
     }
@@ -103,7 +104,7 @@ export class Live {
         watchdog = setTimeout(end, SILENCE_MS);
       };
       await read(answer.body, parser, (event) => this.#take(event), onBytes);
-      return { waitMs: parser.retryMs ?? undefined };
+      return { pauseMs: parser.retryMs ?? undefined };
     } catch (error) {
       // A broken stream, or none. What failed is told by what polling finds.
       if (!(error instanceof Problem || error instanceof TypeError || error.name === "AbortError")) throw error;

@@ -1,7 +1,20 @@
 // What a job did when, as rows of a chart. Pure.
 
 const MOST_ROWS = 14;
-const NAMES = { queued: "Queued", leased: "Leased", file: "File", upload: "Upload", finish: "Finish" };
+const NAMES = {
+  queued: "Queued",
+  retrying: "Waits to retry",
+  suspended: "Held",
+  attempt: "Leased",
+  leased: "Leased",
+  planning: "Planning",
+  file: "File",
+  upload: "Upload",
+  finish: "Finish",
+  expired: "Expired",
+};
+const MOMENTS = new Set(["finish", "expired"]); // which take no time
+const BAD = new Set(["error", "failed", "lost", "dead"]);
 
 // {rows, spanMs, hidden}: rows as {kind, label, offset, width, seconds, failed, open}, with offset and width from 0 to 1.
 // Of many files only the slowest and those that failed are shown, unless `all` are wanted.
@@ -35,11 +48,11 @@ export function layOut(items, nowMs, all = false) {
 }
 
 // A moment, not a span of time.
-const endless = (item) => kindOf(item.name) === "finish";
+const endless = (item) => MOMENTS.has(kindOf(item.name));
 
 export function kindOf(name) {
-  const word = String(name).toLowerCase();
-  return Object.keys(NAMES).find((kind) => word.startsWith(kind)) ?? "other";
+  if (name === "attempt") return "leased";
+  return Object.hasOwn(NAMES, name) ? name : "other";
 }
 
 function labelOf(item, known) {
@@ -50,11 +63,11 @@ function labelOf(item, known) {
   return several && kind === "leased" && item.attempt ? `${base}, attempt ${item.attempt}` : base;
 }
 
-const isFailed = (item) => ["error", "failed", "lost"].includes(String(item.status).toLowerCase());
+const isFailed = (item) => BAD.has(item.status);
 
 function noteOf(item) {
-  const message = item.attributes?.error ?? item.attributes?.message ?? item.attributes?.errorCode;
-  return isFailed(item) ? String(message ?? item.status) : "";
+  const message = item.attributes?.message ?? item.attributes?.error ?? item.attributes?.errorCode;
+  return isFailed(item) ? String(message ?? "") : "";
 }
 
 function fewer(known) {

@@ -19,6 +19,7 @@ export function timelineView(timeline, nowMs, { all, onAll }) {
     h("figcaption", {}, "Timeline ", h("span", { class: "quiet" }, `${total} in all`)),
     h("ol", {}, rows.map(row)),
     h("div", { class: "timeline-axis", "aria-hidden": "true" }, h("span", {}, "0"), h("span", {}, total)),
+    timeline.omitted > 0 && h("p", { class: "quiet" }, `${plural(timeline.omitted, "older step")} are not kept.`),
     hidden > 0 &&
       h("button", { type: "button", class: "link", onclick: onAll }, `Show ${plural(hidden, "more file")}, which were faster`),
   );
@@ -28,11 +29,11 @@ function row({ kind, label, offset, width, seconds, failed, note, open }) {
   const state = failed ? "failed" : open ? "open" : "done";
   const length = Math.max(LEAST, width * WIDTH);
   const x = Math.min(offset * WIDTH, WIDTH - length);
-  const took = kind === "finish" ? "" : open ? `${duration(seconds)} so far` : duration(seconds);
+  const took = kind === "finish" || kind === "expired" ? "" : open ? `${duration(seconds)} so far` : duration(seconds);
   return h(
     "li",
     { class: `timeline-row ${kind} ${state}` },
-    h("span", { class: "timeline-label" }, label, failed && h("span", { class: "timeline-note" }, ` failed: ${note}`)),
+    h("span", { class: "timeline-label" }, label, failed && h("span", { class: "timeline-note" }, note ? ` failed: ${note}` : " failed")),
     svg(
       "svg",
       { class: "timeline-bar", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true", focusable: "false" },

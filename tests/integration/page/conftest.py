@@ -12,9 +12,12 @@ from support_page import FakeApi, served
 from support_tools import require_tool
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The session's browser. As root, as in a container, Chromium has no sandbox."""
+    """The module's browser: while there is one, no event loop can run in the thread of the tests.
+
+    As root, as in a container, Chromium has no sandbox.
+    """
     path = require_tool("chromium", "chromium-browser", "google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
