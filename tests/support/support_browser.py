@@ -41,6 +41,7 @@ class Opener:
         size: dict[str, int] = DESKTOP,
         dark: bool = False,
         fixed: bool = True,
+        also: Sequence[str] = (),
         **context: object,
     ) -> Page:
         """Open a page.
@@ -50,6 +51,7 @@ class Opener:
             size: of the window, in CSS pixels.
             dark: the system's colours.
             fixed: the time stands still at `AT`.
+            also: other hosts, with their ports, that may be asked.
             context: more of the browser's settings.
         """
         settings: dict[str, Any] = {
@@ -58,8 +60,8 @@ class Opener:
         }  # fmt: skip
         opened = self._browser.new_context(**settings)
         self._contexts.append(opened)
-        own = urlsplit(url).netloc
-        opened.route(lambda found: urlsplit(found).netloc != own, self._answer)
+        own = {urlsplit(url).netloc, *also}
+        opened.route(lambda found: urlsplit(found).netloc not in own, self._answer)
         page = opened.new_page()
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
