@@ -1,11 +1,13 @@
-"""How fast the API answers, beside a bare Falcon answer under the same server.
+"""How fast the API answers, beside a peer on Node and a bare Falcon answer.
 
-    .venv/bin/python bench/api.py [--seconds 5] [--connections 50] [--rounds 3]
+    .venv/bin/python bench/api.py [--seconds 5] [--connections 50] [--rounds 3] [--node PROGRAM]
 
-It needs `wrk` (Debian: apt-get install wrk). One API process and one bare
-Falcon app, which answers a constant without any header of ours, both under the
-same gunicorn worker class; each route is loaded in alternating rounds, and the
-medians are compared. Valkey and SeaweedFS are real, on loopback.
+It needs `wrk` (Debian: apt-get install wrk), Node 20 or newer and npm. One API
+process; one process of `peer-node/`, which does the same for status and
+initiate on Hono and ioredis; and one bare Falcon app under the API's server,
+which answers a constant without any header of ours. Each route is loaded in
+alternating rounds, and the medians are compared. Valkey and SeaweedFS are real,
+on loopback; rate limits are on, and so high that nobody is refused.
 """
 
 from __future__ import annotations
@@ -55,6 +57,10 @@ def create_app(settings, drain):
 serve(ApiSettings(), create_app)
 """
 
+PEER: Final = Path(__file__).parent / "peer-node"
+
+LIMITS: Final = {"RATE_LIMIT_MAX_REQUESTS": "1000000000", "RATE_LIMIT_WINDOW_MS": "60000"}
+
 REPORT: Final = """
 done = function(summary, latency, requests)
   io.write(string.format("JSON{\\"rps\\":%f,\\"p99_ms\\":%f,\\"bad\\":%d}",
@@ -72,6 +78,8 @@ class Load:
     url: str
     method: str = "GET"
     body: str = ""
+    known: str = ""
+    """The ETag that the client has."""
 
     def script(self) -> str:
         """The Lua that wrk runs."""
@@ -80,6 +88,7 @@ class Load:
             wrk.method = "{self.method}"
             wrk.headers["x-user-id"] = "{USER}"
             wrk.headers["content-type"] = "application/json"
+            wrk.headers["if-none-match"] = {json.dumps(self.known) if self.known else "nil"}
             wrk.body = '{self.body}'
         """
             + REPORT
@@ -111,11 +120,17 @@ def measure(load: Load, folder: Path, *, seconds: int, connections: int) -> Meas
 
 @contextmanager
 def served(command: list[str], environment: dict[str, str], log: Path) -> Iterator[str]:
-    """A server process on a free port; its address."""
+    """A server process on a free port; its address.
+
+    Args:
+        command: the program and its arguments.
+        environment: its settings.
+        log: where its standard error goes.
+    """
     port = free_ports(1)[0]
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, *command],
+            command,
             env={
                 **os.environ,
                 "HOST": "127.0.0.1",
@@ -136,15 +151,37 @@ def served(command: list[str], environment: dict[str, str], log: Path) -> Iterat
         process.wait(30)
 
 
+def submitted(address: str, body: str) -> str:
+    """Ask for a job; the URL of its status."""
+    answer = httpx.post(
+        f"{address}/v1/download/initiate",
+        content=body,
+        headers={"x-user-id": USER, "content-type": "application/json"},
+    ).raise_for_status()
+    return f"{address}{answer.headers['location']}"
+
+
+def tag_of(url: str) -> str:
+    """The ETag of a job's status."""
+    return httpx.get(url, headers={"x-user-id": USER}).raise_for_status().headers["etag"]
+
+
 def main() -> None:
     """Run all of it."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--seconds", type=int, default=5)
     options.add_argument("--connections", type=int, default=50)
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--node", default="node", help="the peer's program; a newer one: npm i node@24")
     args = options.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("bench/api.py needs wrk: apt-get install wrk")
+    npm = shutil.which("npm")
+    if shutil.which(args.node) is None or npm is None:
+        sys.exit("bench/api.py needs Node and npm: apt-get install nodejs npm")
+    subprocess.run(
+        [npm, "ci", "--silent", "--omit=dev", "--no-audit", "--no-fund"], cwd=PEER, check=True
+    )  # fmt: skip
 
     with tempfile.TemporaryDirectory(prefix="downloadjobs-bench-") as name:
         folder = Path(name)
@@ -152,55 +189,68 @@ def main() -> None:
             store = connect(s3.config, s3.bucket)
             store.put(f"downloads/{FILE_ID}.zip", b"x" * 1000)
             environment = {
+                **LIMITS,
                 "REDIS_URL": valkey.url,
                 "USER_MAX_QUEUED": "1000000000",
                 "S3_ENDPOINT": s3.endpoint, "S3_BUCKET_NAME": s3.bucket,
                 "S3_ACCESS_KEY_ID": s3.config.access_key or "",
                 "S3_SECRET_ACCESS_KEY": s3.config.secret_key or "",
             }  # fmt: skip
+            peer_environment = {**LIMITS, "REDIS_URL": valkey.url, "NODE_ENV": "production"}
             with (
-                served(["-m", "downloadjobs_api"], environment, folder / "api.log") as api,
-                served(["-c", BARE], {}, folder / "bare.log") as bare,
+                served([sys.executable, "-m", "downloadjobs_api"], environment, folder / "api.log") as api,
+                served([args.node, str(PEER / "server.js")], peer_environment, folder / "peer.log") as peer,
+                served([sys.executable, "-c", BARE], {}, folder / "bare.log") as bare,
             ):
                 body = json.dumps({"file_ids": list(range(FILE_ID, FILE_ID + 10))})
-                job = httpx.post(
-                    f"{api}/v1/download/initiate", json=json.loads(body), headers={"x-user-id": USER}
-                ).json()["jobId"]
+                status, peer_status = submitted(api, body), submitted(peer, body)
                 loads = [
                     Load("bare Falcon", f"{bare}/"),
-                    Load("status", f"{api}/v1/download/status/{job}"),
+                    Load("status", status),
+                    Load("status of the peer", peer_status),
+                    Load("status, 304", status, known=tag_of(status)),
+                    Load("status of the peer, 304", peer_status, known=tag_of(peer_status)),
                     Load("initiate", f"{api}/v1/download/initiate", "POST", body),
+                    Load("initiate of the peer", f"{peer}/v1/download/initiate", "POST", body),
                     Load("check", f"{api}/v1/download/check", "POST", json.dumps({"file_id": FILE_ID})),
                 ]
                 rounds = [
-                    [
-                        measure(load, folder, seconds=args.seconds, connections=args.connections)
+                    {
+                        load.name: measure(load, folder, seconds=args.seconds, connections=args.connections)
                         for load in loads
-                    ]
+                    }
                     for _ in range(args.rounds)
                 ]
 
-    bare_rps = [row[0].rps for row in rounds]
-    medians = {
-        load.name: (
-            median([row[n].rps for row in rounds]),
-            median([row[n].p99_ms for row in rounds]),
-            median([row[n].rps / base for row, base in zip(rounds, bare_rps, strict=True)]),
-        )
-        for n, load in enumerate(loads)
-    }
+    def ratio(of: str, to: str) -> float:
+        return round(median([row[of].rps / row[to].rps for row in rounds]), 2)
+
+    rps = {load.name: median([row[load.name].rps for row in rounds]) for load in loads}
+    p99 = {load.name: median([row[load.name].p99_ms for row in rounds]) for load in loads}
     table(
-        f"one process, {args.connections} connections, median of {args.rounds} rounds of {args.seconds} s",
-        ["route", "requests/s", "p99 ms", "ratio to bare"],
-        [[route, f"{rps:.0f}", f"{p99:.1f}", f"{ratio:.2f}"] for route, (rps, p99, ratio) in medians.items()],
+        f"one process each, {args.connections} connections, median of {args.rounds} × {args.seconds} s",
+        ["route", "requests/s", "p99 ms", "ratio to bare Falcon"],
+        [
+            [
+                load.name,
+                f"{rps[load.name]:.0f}",
+                f"{p99[load.name]:.1f}",
+                f"{ratio(load.name, 'bare Falcon'):.2f}",
+            ]
+            for load in loads
+        ],
     )
     result(
-        status_rps=round(medians["status"][0]),
-        status_ratio_to_bare=round(medians["status"][2], 2),
-        initiate_rps=round(medians["initiate"][0]),
-        initiate_p99_ms=round(medians["initiate"][1], 1),
-        check_rps=round(medians["check"][0]),
-        check_p99_ms=round(medians["check"][1], 1),
+        status_ratio_to_peer=ratio("status", "status of the peer"),
+        initiate_ratio_to_peer=ratio("initiate", "initiate of the peer"),
+        not_modified_ratio_to_peer=ratio("status, 304", "status of the peer, 304"),
+        status_rps=round(rps["status"]),
+        status_p99_ms=round(p99["status"], 1),
+        status_ratio_to_bare=ratio("status", "bare Falcon"),
+        initiate_rps=round(rps["initiate"]),
+        initiate_p99_ms=round(p99["initiate"], 1),
+        check_rps=round(rps["check"]),
+        check_p99_ms=round(p99["check"], 1),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import falcon.asgi
 from prometheus_client import CollectorRegistry
 
-from downloadjobs_api import problems, resources
+from downloadjobs_api import openapi, problems, reference, resources
 from downloadjobs_api.claims import Claims
 from downloadjobs_api.dashboard import Dashboard, DashboardConfig, dashboard_config, load_assets
 from downloadjobs_api.downloads import DownloadLimits, Downloads
@@ -17,6 +17,7 @@ from downloadjobs_api.identity import Identity
 from downloadjobs_api.jobs import JobDetail
 from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_api.mock_files import MockFiles
+from downloadjobs_api.operation_table import OPERATIONS
 from downloadjobs_api.request_context import Request, RequestContext
 from downloadjobs_api.settings import ApiSettings
 from downloadjobs_api.stats import Stats
@@ -135,6 +136,9 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
             "/dashboard/config.json",
             DashboardConfig(dashboard_config(settings, mock_storage=stores.mock is not None)),
         )
+    reference.add_routes(
+        app, openapi.document(OPERATIONS, settings.auth_mode, anonymous_start=settings.anonymous_start)
+    )
     if stores.mock is not None:
         log.warning(
             "mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir)

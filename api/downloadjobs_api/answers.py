@@ -1,0 +1,181 @@
+"""The shapes of answers, for the OpenAPI document; tests hold real answers against them.
+
+Answers are built as plain dicts and encoded by msgspec, which is quicker. Names
+are camelCase on the wire, but for `file_id`, which the first clients know.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from downloadjobs_core.states import JobState, Priority
+
+Moment = Annotated[datetime, Field(description="RFC 3339 in UTC, with `Z`")]
+JobId = Annotated[str, Field(description="The job's id", examples=["1f2f879b-6de6-4913-84ea-0f5cd1d8e9aa"])]
+Count = Annotated[int, Field(ge=0)]
+WireState = Literal["queued", "processing", "retrying", "completed", "failed", "cancelled", "expired"]
+"""`completed_with_errors` is `completed` on the first routes, with `failedFiles`."""
+
+
+class Answer(BaseModel):
+    """A shape that may grow: clients ignore members that they do not know."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Message(Answer):
+    """Who answers."""
+
+    message: str
+
+
+class Ok(Answer):
+    """The process is well."""
+
+    status: Literal["ok"]
+
+
+class Health(Answer):
+    """Whether the servers behind the API can be used."""
+
+    status: Literal["healthy", "unhealthy"]
+    checks: dict[str, Literal["ok", "error"]]
+    mock_storage: Annotated[bool, Field(description="Files are generated, nothing is real")] = False
+
+
+class Initiated(Answer):
+    """A job that was accepted."""
+
+    job_id: JobId
+    status: Literal["queued"]
+    total_file_ids: Annotated[Count, Field(description="How many ids were asked for, duplicates included")]
+    estimated_time: Annotated[str, Field(description="For people", examples=["30-90 seconds"])]
+
+
+class Progress(Answer):
+    """How far a job is; `bytes` and `bytesTotal` come once they are known."""
+
+    processed: Annotated[Count, Field(description="Files that are done, those that are missing included")]
+    total: Annotated[Count, Field(description="Distinct files")]
+    bytes: Count = 0
+    bytes_total: Count = 0
+
+
+class Status(Answer):
+    """A job's status."""
+
+    job_id: JobId
+    status: WireState
+    progress: Progress
+    updated_at: Moment
+    failed_files: Annotated[
+        Count, Field(description="Files that are not in the result, if there are any")
+    ] = 0
+
+
+class Result(Answer):
+    """Where a result can be fetched."""
+
+    job_id: JobId
+    status: Literal["completed"]
+    download_url: Annotated[str, Field(description="A presigned URL: a secret for as long as it is good")]
+    expires_in: Annotated[int, Field(description="Seconds that the URL is good for", examples=[600])]
+    failed_files: Annotated[
+        Count, Field(description="Files that are not in the result, if there are any")
+    ] = 0
+
+
+class Checked(BaseModel):
+    """Whether a file exists."""
+
+    file_id: int
+    available: bool
+    s3_key: Annotated[str | None, Field(alias="s3Key", description="Null where there is no such file")]
+    size: Annotated[int | None, Field(description="Bytes; null where there is no such file")]
+
+
+class Started(BaseModel):
+    """Where one file can be fetched."""
+
+    file_id: int
+    status: Literal["completed", "failed"]
+    download_url: Annotated[str | None, Field(alias="downloadUrl")]
+    size: int | None
+    processing_time_ms: Annotated[int, Field(alias="processingTimeMs")]
+    message: str
+
+
+class QueuePlace(Answer):
+    """Where a waiting job stands."""
+
+    place: Literal["ready", "parked", "delayed", "suspended"]
+    ahead: Annotated[int | None, Field(description="Jobs that start before it; only for `ready`")]
+    starts_in_seconds: Annotated[float | None, Field(description="An estimate; only for `ready`")]
+    estimate_error_percent: Annotated[int, Field(description="How far such estimates were off lately")]
+
+
+class JobError(Answer):
+    """Why a job failed, or its last attempt did."""
+
+    code: str
+    message: str
+
+
+class JobDetail(Answer):
+    """A job's whole record; what does not apply is null."""
+
+    job_id: JobId
+    state: JobState
+    priority: Priority
+    suspended: bool
+    created_at: Moment
+    started_at: Moment | None
+    updated_at: Moment
+    finished_at: Moment | None
+    expires_at: Moment | None
+    retry_at: Moment | None
+    total_file_ids: Count
+    failed_files: Count
+    progress: Progress
+    attempt: Count
+    max_attempts: Count
+    deliveries: Count
+    worker: str | None
+    queue: QueuePlace | None
+    result_bytes: int | None
+    error: JobError | None
+    request_id: str | None
+    trace_id: str | None
+
+
+class Cancelled(Answer):
+    """A job that was cancelled."""
+
+    job_id: JobId
+    state: Literal["cancelled"]
+
+
+class Fault(Answer):
+    """What is wrong with one field of a body."""
+
+    field: Annotated[str, Field(examples=["file_ids.3"])]
+    message: str
+
+
+class Problem(Answer):
+    """An error (RFC 9457). Programs compare `error`, never the sentences."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Annotated[str, Field(examples=["https://downloadjobs.dev/problems/job-not-found"])]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    error: Annotated[str, Field(description="The code, the last segment of `type`")]
+    message: Annotated[str, Field(description="The same as `detail`")]
+    request_id: str
+    errors: Annotated[list[Fault], Field(description="Every field at fault, where a body is invalid")] = []
