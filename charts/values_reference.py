@@ -79,6 +79,7 @@ EVERYWHERE: Final[Mapping[str, Mapping[str, Any]]] = {
     "metricsPort": PORT,
     "port": PORT,
     "maxUnavailable": BUDGET,
+    "maxSurge": BUDGET,
     "type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     **dict.fromkeys(
         ("extraEnv", "extraEnvFrom", "extraVolumes", "extraVolumeMounts", "tolerations"), OBJECTS
