@@ -34,10 +34,27 @@ SECONDS: Final = {"type": ["number", "string"], "minimum": 0, "pattern": "^[0-9]
 
 BUDGET: Final = {"type": ["integer", "string"], "pattern": "^[0-9]+%?$"}
 
+ORIGIN: Final = {"pattern": "^(https?://[^/]+/?)?$"}
+"""Scheme and host only, as presigned URLs begin."""
+
+BUCKET: Final = {"pattern": "^[^/:]*$"}
+
+SECURITY: Final = {"properties": {"runAsUser": {"type": ["integer", "null"], "minimum": 1}}}
+"""All pods run as somebody: `runAsNonRoot` would let none start otherwise."""
+
 MORE: Final[Mapping[str, Mapping[str, Any]]] = {
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "extraObjects": {"items": {"type": ["object", "string"]}},
     "external.s3.forcePathStyle": {"type": ["string", "boolean"], "enum": ["", "true", "false", True, False]},
+    "external.s3.endpoint": ORIGIN,
+    "external.s3.publicEndpoint": ORIGIN,
+    "bundled.objectStore.publicEndpoint": ORIGIN,
+    "external.s3.bucket": BUCKET,
+    "external.s3.resultsBucket": BUCKET,
+    "bundled.objectStore.bucket": {"pattern": "^[^/:]+$"},
+    "bundled.redis.maxMemory": {"pattern": "^[0-9]+([kKmMgG][bB]?)?$"},
+    # A name or an address: neither a URL nor a port. An IPv6 address has two colons at least.
+    "external.redis.host": {"pattern": "^([^:/@ ]*|[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,})$"},
     "external.redis.port": PORT,
     "external.redis.sentinels": NAMES,
     "operator.mirrorApiJobs": {"enum": ["none", "active", "all"]},
@@ -72,6 +89,7 @@ OPEN: Final = frozenset({"global", "settings"})
 """Groups that may hold other keys than those that are there."""
 
 EVERYWHERE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "podSecurityContext": SECURITY,
     "digest": {"pattern": "^(sha256:[0-9a-f]{64})?$"},
     "repository": {"minLength": 1},
     "tag": {"type": "string"},

@@ -24,17 +24,20 @@ SECRETS: Final = (
 """Values without which the bundled servers cannot be rendered outside of a cluster."""
 
 
-def render(*settings: str, values: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+def render(
+    *settings: str, values: Mapping[str, Any] | None = None, upgrade: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Have Helm render the chart, for a release `try` in the namespace `own`.
 
     Args:
         settings: values as `--set` has them.
         values: the same as values.yaml has them.
+        upgrade: as for an upgrade, not for an installation.
     """
     helm = require_tool(os.environ.get("HELM") or "helm")
     command = [
         helm, "template", "try", str(CHART), "--namespace=own", "--kube-version=1.31.0", "--values=-",
-        *(f"--set={setting}" for setting in settings),
+        *(f"--set={setting}" for setting in settings), *(["--is-upgrade"] if upgrade else []),
     ]  # fmt: skip
     text = json.dumps(values or {})
     return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
