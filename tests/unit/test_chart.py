@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 import support_chart
 from support_chart import CHART, ROOT
+from support_tools import require_tool
 
 EXTERNAL: Final[dict[str, Any]] = {
     "bundled": {"redis": {"enabled": False}, "objectStore": {"enabled": False}},
@@ -353,6 +355,34 @@ def test_replicas_are_spread(component: str) -> None:
     )
 
 
+def test_a_wrong_image_takes_nobody_away() -> None:
+    """Of API and operator a new pod is ready before the old one goes; of workers, all but a quarter go on."""
+    objects = rendered()
+    for component, unavailable in (("api", 0), ("operator", 0), ("worker", "25%")):
+        strategy = named(objects, "Deployment", f"try-downloadjobs-{component}")["spec"]["strategy"]
+        assert strategy["type"] == "RollingUpdate"
+        assert strategy["rollingUpdate"]["maxUnavailable"] == unavailable
+    own = {"maxSurge": 2, "maxUnavailable": 1}
+    worker = named(rendered({"worker": {"rollout": own}}), "Deployment", "try-downloadjobs-worker")
+    assert worker["spec"]["strategy"]["rollingUpdate"] == own
+
+
+def test_the_operator_watches_its_own_namespace_wherever_it_is() -> None:
+    """Without more it watches the namespace it stands in; else those that are named, and no other."""
+
+    def watched(**operator: object) -> dict[str, Any]:
+        (found,) = (
+            one
+            for one in pods(rendered({"operator": operator}))["operator"]["containers"][0]["env"]
+            if one["name"] == "WATCH_NAMESPACES"
+        )
+        return dict(found)
+
+    assert watched()["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+    assert watched(watchNamespaces=["b", "a", "b"])["value"] == "b,a"
+    assert watched(clusterWide=True)["value"] == "*"
+
+
 def test_drains_take_a_few_pods_at_once() -> None:
     """API and workers have disruption budgets; a single API pod has none, or no node could be drained."""
     objects = rendered()
@@ -540,6 +570,35 @@ def test_policies_can_be_left_out() -> None:
 # What else.
 
 
+def notes(values: Mapping[str, Any]) -> str:
+    """What Helm says after an installation."""
+    helm = require_tool(os.environ.get("HELM") or "helm")
+    command = [helm, "install", "try", str(CHART), "--namespace=own", "--dry-run=client", "--values=-"]
+    done = subprocess.run(
+        command,
+        input=json.dumps(merged(EXTERNAL, values)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.split("\nNOTES:\n")[1]
+
+
+def test_the_notes_name_the_namespaces_that_are_served() -> None:
+    """Each served namespace has its command, and a warning says so if the release's own is none of them."""
+    own, others = notes({}), notes({"operator": {"watchNamespaces": ["films", "songs"]}})
+    assert "kubectl --namespace own get downloadjobs" in own
+    for name in ("films", "songs"):
+        assert f"kubectl --namespace {name} get downloadjobs" in others
+    assert "kubectl --namespace own get downloadjobs" not in others
+    assert "those of own, its own namespace, are NOT run" in others
+    both = notes({"operator": {"watchNamespaces": ["own", "films"]}})
+    everywhere = notes({"operator": {"clusterWide": True}})
+    assert "kubectl get downloadjobs --all-namespaces" in everywhere
+    assert "NOT run" not in own + both + everywhere
+
+
 def test_the_test_runs_a_whole_job() -> None:
     """`helm test` seeds files as a worker may, and asks for a job as a user; or it takes files of yours."""
     pod = named(rendered(base=BUNDLED), "Pod", "try-downloadjobs-test")
@@ -564,7 +623,7 @@ def test_the_test_runs_a_whole_job() -> None:
 
 @pytest.mark.parametrize(("code", "tries"), [(2, 1), (4, 10), (3, 14)])
 def test_the_test_gives_up(code: int, tries: int, tmp_path: Path) -> None:
-    """A wrong setting ends it at once, a store that refuses after some tries; one that is away is waited for."""
+    """A wrong setting ends it at once, a store that refuses later; one that is away is waited for."""
     pod = named(rendered(base=BUNDLED), "Pod", "try-downloadjobs-test")
     (container,) = pod["spec"]["containers"]
     programs = {
