@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 FLUSH_SECONDS: Final = 1.0
 """How old what `/metrics` tells of requests may be; scrapes come every 15 s or so."""
 
+CHECK_SECONDS: Final = 15.0
+"""How often a server is asked at the start until it answers."""
+
 log = logs.logger(__name__)
 
 
@@ -41,16 +44,23 @@ class Lifespan:
     """Falcon middleware: looks at the servers at the start, and closes what the process opened."""
 
     def __init__(
-        self, redis: Redis, threads: ThreadPoolExecutor, downloads: Downloads, metrics: ApiMetrics
+        self,
+        redis: Redis,
+        threads: ThreadPoolExecutor,
+        downloads: Downloads,
+        metrics: ApiMetrics,
+        *,
+        check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self._redis = redis
         self._threads = threads
         self._downloads = downloads
         self._metrics = metrics
+        self._check_seconds = check_seconds
         self._tasks: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
-        """Say in the log which server cannot be used; requests are taken meanwhile."""
+        """Say in the log which server cannot be used, and when it can; requests are taken meanwhile."""
         self._tasks = [asyncio.create_task(self._check()), asyncio.create_task(self._flush())]
 
     async def _flush(self) -> None:
@@ -59,14 +69,24 @@ class Lifespan:
             self._metrics.flush()
 
     async def _check(self) -> None:
-        for server, check in (
-            ("queue", self._downloads.check_queue),
-            ("storage", self._downloads.check_storage),
-        ):
-            try:
-                await check()
-            except (DownloadJobsError, TimeoutError) as error:
-                log.warning("not ready", server=server, error=str(error) or "it did not answer in time")
+        """Until each server was reached once. A fault is told once, however long it lasts."""
+        checks = {"queue": self._downloads.check_queue, "storage": self._downloads.check_storage}
+        told = dict[str, str]()
+        while checks:
+            for server, check in list(checks.items()):
+                try:
+                    await check()
+                except (DownloadJobsError, TimeoutError) as error:
+                    fault = str(error) or "it did not answer in time"
+                    if fault != told.get(server):
+                        log.warning("not ready", server=server, error=fault)
+                    told[server] = fault
+                else:
+                    del checks[server]
+                    if server in told:
+                        log.info("ready again", server=server)
+            if checks:
+                await asyncio.sleep(self._check_seconds)
 
     async def process_shutdown(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
         """Close connections and threads; requests have ended by now."""
