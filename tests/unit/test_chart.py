@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -87,6 +88,15 @@ def test_schema_and_reference_are_those_of_the_values(tmp_path: Path) -> None:
     subprocess.run(command, check=True, timeout=60)
     for made, kept in (("values.schema.json", CHART), ("values.md", ROOT / "docs")):
         assert (tmp_path / made).read_text(encoding="utf-8") == (kept / made).read_text(encoding="utf-8")
+
+
+def test_the_reference_tells_what_each_value_is() -> None:
+    """No value of the reference is without a word, but for alerts, whose names are their pages'."""
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| .* \| (.*) \|$", (ROOT / "docs" / "values.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) > 200
+    assert {path for path, meaning in rows if not meaning.strip() and ".thresholds." not in path} == set()
 
 
 def test_defaults_obey_the_schema() -> None:

@@ -587,13 +587,38 @@ def test_the_whole_installation_is_listed() -> None:
     assert others == {namespace["metadata"]["name"]}
 
 
+def test_the_manifests_images_can_be_made() -> None:
+    """install.md has images built with the tag that the manifests name."""
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["appVersion"]
+    assert f"$ make images TAG={version}\n" in page("install.md")
+    named = {
+        container["image"].split(":")[1]
+        for one in load(MANIFESTS / "workloads.yaml")
+        if one["kind"] == "Deployment"
+        for container in one["spec"]["template"]["spec"]["containers"]
+        if container["image"].startswith("downloadjobs/")
+    }
+    assert named == {version}
+
+
+def test_images_cannot_be_listed_without_helm() -> None:
+    """Without Helm `make images-list` says what is missing, not what the shell makes of it."""
+    make = require_tool("make", "gmake")
+    done = subprocess.run(
+        [make, "--silent", "images-list", "HELM=no-helm-here"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode
+    assert "this needs Helm 3 or 4, and there is no 'no-helm-here'" in done.stderr
+    assert "make images-list HELM=path/to/helm" in done.stderr
+
+
 def test_an_overlay_puts_it_into_another_namespace(tmp_path: Path) -> None:
-    """A kustomization with another `namespace` moves all of it: nothing speaks of the old one."""
+    """The kustomization of install.md moves all of it, and names other images: nothing stays behind."""
     kubectl = require_tool("kubectl")
+    (told,) = (text for text in blocks(page("install.md"), "yaml") if "namespace: films" in text)
     there = os.path.relpath(MANIFESTS, tmp_path)
-    (tmp_path / "kustomization.yaml").write_text(
-        f"namespace: films\nresources: [{there}]\n", encoding="utf-8"
-    )
+    (tmp_path / "kustomization.yaml").write_text(told.replace("../manifests", there), encoding="utf-8")
     done = subprocess.run(
         [kubectl, "kustomize", str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
     )
@@ -612,9 +637,13 @@ def test_an_overlay_puts_it_into_another_namespace(tmp_path: Path) -> None:
         for one in objects
         if (one["kind"], one["metadata"]["name"]) == ("Deployment", "downloadjobs-operator")
     )
-    told = environment(operator["spec"]["template"]["spec"])
+    for one in objects:
+        if one["kind"] == "Deployment":
+            for container in one["spec"]["template"]["spec"]["containers"]:
+                assert container["image"].endswith(":dev") or "downloadjobs/" not in container["image"]
+    variables = environment(operator["spec"]["template"]["spec"])
     for name in ("WATCH_NAMESPACES", "OPERATOR_NAMESPACE"):
-        assert told[name]["fieldRef"] == {"fieldPath": "metadata.namespace"}
+        assert variables[name]["fieldRef"] == {"fieldPath": "metadata.namespace"}
     (policy,) = (one for one in objects if one["kind"] == "ValidatingAdmissionPolicy")
     (condition,) = policy["spec"]["matchConditions"]
     assert condition["expression"] == (
