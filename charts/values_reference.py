@@ -163,7 +163,7 @@ WORDS: Final[Mapping[str, str]] = {
     "dashboard.enabled": "Make the ConfigMap.",
     "dashboard.labels": "By which the sidecar finds it.",
 }
-"""What a value is whose name says it, without a comment above it: by the end of its path, the longest first."""
+"""What a value is that has no comment of its own: by the end of its path, the longest first."""
 
 OPEN: Final = frozenset({"global", "settings"})
 """Groups that may hold other keys than those that are there."""

@@ -121,10 +121,11 @@ AUTOSCALER_FILE: worker.autoscaling
 
 {{- define "downloadjobs.faults.secrets" -}}
 {{- $faults := list }}
+{{- if include "downloadjobs.wantedSecrets" . | fromJson }}
 {{- /* A namespace that is there has this account; where it is still to be made, the installer sees `default` too. */}}
-{{- $blind := not (or (lookup "v1" "ServiceAccount" .Release.Namespace "default") (lookup "v1" "Service" "default" "kubernetes")) }}
-{{- if and $blind (include "downloadjobs.wantedSecrets" . | fromJson) }}
+{{- if not (or (lookup "v1" "ServiceAccount" .Release.Namespace "default") (lookup "v1" "Service" "default" "kubernetes")) }}
 {{- $faults = append $faults "the bundled servers' Secrets are made once and kept, which takes a cluster to look them up in; helm template, Argo CD and Flux's templates have none. Make them yourself and name them: bundled.redis.existingSecret, bundled.objectStore.workerSecret and apiSecret; or use servers of your own, by external.redis and external.s3" }}
+{{- end }}
 {{- end }}
 {{- if .Release.IsUpgrade }}
 {{- /* Helm deletes what it made and does not render any more, be its name still in use. */}}
