@@ -59,7 +59,7 @@ IF_NONE_MATCH: Final = Parameter(
 IDEMPOTENCY_KEY: Final = Parameter(
     "Idempotency-Key",
     "header",
-    {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    {"type": "string", "pattern": r"^[!#-+\--\[\]-~]{1,255}$"},
     "The same key and body give the same job. 1 to 255 visible ASCII characters, quoted or bare",
 )
 PREFER: Final = Parameter(
