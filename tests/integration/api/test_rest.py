@@ -252,9 +252,7 @@ def test_initiate_refuses_no_id_and_too_many(client: httpx.Client, count: int) -
     assert [fault["field"] for fault in problem["errors"]] == ["file_ids"]
 
 
-@pytest.mark.parametrize(
-    "wrong", ["10003", 10_003.0, 1e4, 10_003.5, True, None, [10_003], {}, 9_999, 100_000_001]
-)
+@pytest.mark.parametrize("wrong", ["10003", 10_003.5, 1e300, True, None, [10_003], {}, 9_999, 100_000_001])
 def test_initiate_refuses_what_is_no_id(client: httpx.Client, wrong: object) -> None:
     """An id is a whole number from 10,000 to 100,000,000, and nothing that could be taken for one."""
     problem = check_problem(client.post(INITIATE, json={"file_ids": [10_003, wrong]}), 400, "invalid-body")
@@ -601,6 +599,15 @@ def test_a_user_may_queue_so_many_jobs(strict: System) -> None:
     assert asked(strict, "bob").status_code == 202
 
 
+def test_whole_numbers_are_ids_however_they_are_written(client: httpx.Client) -> None:
+    """`10003.0` is an integer of JSON Schema, and 1e4 too; an id asked for in two ways is one file."""
+    body = b'{"file_ids": [10003.0, 1e4, 10003]}'
+    answer = client.post(INITIATE, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == httpx.codes.ACCEPTED
+    detail = client.get(f"/v1/jobs/{answer.json()['jobId']}").json()
+    assert (detail["fileIds"], detail["totalFileIds"]) == ([10_003, 10_000], 3)
+
+
 def test_a_detail_tells_the_place_in_the_queue(system: System, client: httpx.Client) -> None:
     """The second of two waiting jobs has one before it, and starts when that one is probably done."""
     first, second = system.submit([10_003]), system.submit([10_004, 10_004])
@@ -620,6 +627,7 @@ def test_a_detail_tells_the_place_in_the_queue(system: System, client: httpx.Cli
             "worker",
             "resultBytes",
             "error",
+            "callback",
             "retryOf",
             "retriedBy",
         ]
