@@ -45,6 +45,7 @@ def job_document(job: Job, place: Place | None) -> dict[str, Any]:
         "worker": job.worker or None,
         "queue": queue_document(place),
         "resultBytes": job.result_bytes or None,
+        "deduplicated": job.deduplicated,
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
         "requestId": job.request_id or None,
         "traceId": job.trace_id or None,

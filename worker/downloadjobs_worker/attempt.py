@@ -20,21 +20,19 @@ from downloadjobs_core.errors import (
     ObjectStoreDeniedError,
     ObjectStoreError,
     QueueUnavailableError,
+    ResultGoneError,
     UploadNotFoundError,
 )
 from downloadjobs_core.job import Job
 from downloadjobs_core.leases import LeaseStore, Outcome
 from downloadjobs_core.states import JobState
 from downloadjobs_worker.bundling import Bundler
-from downloadjobs_worker.hold import HandBackRequested, Hold
+from downloadjobs_worker.hold import HandBackRequested, Hold, Joined
 from downloadjobs_worker.keeper import Keeper
 from downloadjobs_worker.metrics import Cause, WorkerMetrics, why_lost
+from downloadjobs_worker.patience import until_redis_answers
 from downloadjobs_worker.retrying import RetryPolicy
-
-QUEUE_PATIENCE_SECONDS: Final = 120.0
-"""How long a finished archive waits for Redis to come back, before the job is left to its next delivery."""
-
-QUEUE_PAUSE_SECONDS: Final = 1.0
+from downloadjobs_worker.single_flight import SingleFlight
 
 log = logs.logger(__name__)
 
@@ -117,6 +115,8 @@ class AttemptRunner:
     retry: RetryPolicy
     delay: Delay
     metrics: WorkerMetrics
+    flights: SingleFlight | None = None
+    """Where a job's result is looked for before it is made; None if no results are shared."""
 
     def run(self, job: Job) -> None:
         """Make one attempt. Raises nothing: a lease that could not be ended runs out."""
@@ -132,6 +132,9 @@ class AttemptRunner:
                 self.metrics.interrupted(Cause.DRAIN)
                 self._end("hand back", lambda: self.leases.hand_back(job))
                 log.info("job handed back", attempt=job.attempt)
+            except Joined:
+                self.metrics.interrupted(Cause.JOINED)
+                log.info("job waits for the same result, which another job makes", attempt=job.attempt)
             except LeaseLostError as error:
                 self.metrics.interrupted(why_lost(self.leases, job))
                 log.warning("attempt stopped", reason=error.reason)
@@ -153,11 +156,16 @@ class AttemptRunner:
             hold.sleep(self.delay.seconds())
         outcome = self.bundler.bundle(
             hold,
-            lambda: self._patiently(lambda: self.leases.check(job), hold.raise_if_stopped),
+            lambda: until_redis_answers(lambda: self.leases.check(job), hold.raise_if_stopped),
             ledger,
+            self.flights,
         )
         try:
-            self._patiently(lambda: self.leases.finish(job, outcome))
+            until_redis_answers(lambda: self.leases.finish(job, outcome))
+        except ResultGoneError:
+            # Its last owner's time ended just now.
+            self._attempt(hold, ledger, started)
+            return
         except LeaseLostError:
             self._remove_result(outcome, ledger)
             raise
@@ -168,6 +176,7 @@ class AttemptRunner:
             files=outcome.files_done,
             files_failed=outcome.files_failed,
             result_bytes=outcome.result_bytes,
+            deduplicated=outcome.deduplicated,
             seconds=round(time.monotonic() - started, 3),
         )
 
@@ -208,28 +217,15 @@ class AttemptRunner:
 
     def _end(self, what: str, call: Callable[[], None]) -> bool:
         try:
-            self._patiently(call)
+            until_redis_answers(call)
         except (LeaseLostError, QueueUnavailableError) as error:
             log.warning("the attempt's end could not be written", end=what, error=str(error))
             return False
         return True
 
-    def _patiently(self, call: Callable[[], None], between: Callable[[], None] | None = None) -> None:
-        """Call Redis until it answers, for `QUEUE_PATIENCE_SECONDS`; the scripts accept a call twice."""
-        until = time.monotonic() + QUEUE_PATIENCE_SECONDS
-        while True:
-            try:
-                return call()
-            except QueueUnavailableError:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(QUEUE_PAUSE_SECONDS)
-                if between is not None:
-                    between()
-
     def _remove_result(self, outcome: Outcome, ledger: _Ledger) -> None:
         """Remove what this attempt alone owns: a result whose pointer was refused."""
-        if not outcome.result_key:
+        if not outcome.result_key or outcome.deduplicated:
             return
         try:
             self.bundler.results.delete(outcome.result_key)
