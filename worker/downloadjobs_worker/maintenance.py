@@ -122,7 +122,9 @@ class Maintenance:
         while batch := self.upkeep.expired_results(BATCH):
             for job_id, key in batch:
                 hold.raise_if_stopped()
-                if is_shared(key, self.results_prefix) and self.upkeep.leave_result(job_id):
+                if is_shared(key, self.results_prefix):
+                    # A process of a release that shares none asked for its removal.
+                    self.upkeep.leave_result(job_id)
                     continue
                 if key:
                     self.results.delete(key)

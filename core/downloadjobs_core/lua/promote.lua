@@ -13,8 +13,8 @@ end
 local due = redis.call('ZRANGEBYSCORE', key('delayed'), '-inf', int(now), 'LIMIT', 0, ARGV[1])
 for _, id in ipairs(due) do
   redis.call('ZREM', key('delayed'), id)
-  local job = redis.call('HMGET', job_key(id), 'id', 'place', 'digest')
-  if job[2] == 'joined' then unjoin(id, job[3]) end
-  if job[1] then make_ready(id, now) end
+  local job = redis.call('HMGET', job_key(id), 'place', 'digest')
+  if job[2] then unjoin(id, job[2]) end
+  if job[1] == 'delayed' or job[1] == 'joined' then make_ready(id, now) end
 end
 return #due

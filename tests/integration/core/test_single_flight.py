@@ -126,13 +126,13 @@ def counts(queue: LeaseStore) -> Counts:
 
 def nothing_is_left(queue: LeaseStore) -> None:
     """No set still tells of a flight, of those who waited, or of a shared result."""
-    left = [name for name in queue.redis.keys(f"{ROOT}:*") if "job:" not in name]
+    left = [name for name in cast("list[str]", queue.redis.keys(f"{ROOT}:*")) if "job:" not in name]
     names = ("flights", "joined", "followed", "delayed", "shared", "sharers:")
     assert not [name for name in left if name.removeprefix(f"{ROOT}:").startswith(names)], left
 
 
 def test_one_attempt_makes_a_result_and_others_wait(queue: LeaseStore) -> None:
-    """The first who asks makes it; who asks meanwhile waits without a slot, a delivery or a failure counted."""
+    """The first who asks makes it; who asks meanwhile waits, with no delivery or failure counted."""
     building(queue)
     waiting = joined(queue, "b")
     job = record(queue, "b")
@@ -331,7 +331,7 @@ def test_a_stopped_builder_cannot_publish(queue: LeaseStore) -> None:
 
 
 def test_a_result_is_kept_for_its_last_sharer(queue: LeaseStore) -> None:
-    """Each job's time is its own; the object goes with the last of them, also when the first's record is gone."""
+    """The object goes when the time of the last job is over, also if the first's record is gone."""
     key = made(queue)
     submit(queue, "b")
     reuse(queue, lease(queue), key)
@@ -346,12 +346,13 @@ def test_a_result_is_kept_for_its_last_sharer(queue: LeaseStore) -> None:
 
 
 def test_each_job_has_its_own_time(queue: LeaseStore) -> None:
-    """A job that asks for a longer time keeps the result longer, one that asks for less does not shorten it."""
+    """A job that asks for a longer time keeps the result longer; one that asks for less shortens nothing."""
     key = made(queue)
     new = NewJob(job_id="b", user="v", file_ids=(1,), total_file_ids=1, max_attempts=1, result_ttl_seconds=60)
     queue.submit(new)
     reuse(queue, lease(queue), key)
-    scores = dict(queue.redis.zrange(f"{ROOT}:sharers:{key}", 0, -1, withscores=True))
+    sharers = queue.redis.zrange(f"{ROOT}:sharers:{key}", 0, -1, withscores=True)
+    scores = dict(cast("list[tuple[str, float]]", sharers))
     assert scores == {job_id: float(record(queue, job_id).expires_us) for job_id in "ab"}
     assert queue.redis.zscore(f"{ROOT}:shared", key) == scores["b"]
 
@@ -395,7 +396,7 @@ def test_withdrawing_one_job_leaves_the_others_their_result(queue: LeaseStore) -
 
 
 def test_a_removal_asked_for_by_an_older_release_is_a_share_given_up(queue: LeaseStore) -> None:
-    """An operator of a release that shares none puts the job among its own results: it loses its share only."""
+    """An operator of a release that shares none wants the object removed: its job loses its share only."""
     key = made(queue)
     submit(queue, "b")
     reuse(queue, lease(queue), key)
@@ -430,7 +431,7 @@ def test_a_result_that_is_not_what_was_promised_is_given_to_nobody(queue: LeaseS
 
 
 def test_a_finish_that_comes_twice_shares_once(queue: LeaseStore) -> None:
-    """Also when the job's time was over in between: the attempt must not take the object for a refused one."""
+    """Also if the job's time was over in between: the attempt must not remove the object as refused."""
     first = building(queue)
     key = make(queue, first)
     assert make(queue, first) == key
