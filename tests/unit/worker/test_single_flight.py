@@ -91,7 +91,7 @@ MAKE = Boarding(Answer.MAKE)
 
 
 def test_a_result_that_can_be_shared_tells_nothing_of_its_first_job() -> None:
-    """Its key, its manifest and its members' times tell neither the job, nor the user, nor the time of asking."""
+    """Its key, its manifest and its members' times tell neither job, nor user, nor the time of asking."""
     store = Storage()
     put_files(store, {10: 500, 11: 3})
     hold = leased(10, 11, job_id="secret-job")
