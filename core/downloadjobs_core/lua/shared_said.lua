@@ -1,7 +1,7 @@
 -- What is known of attempts whose results can be shared, and of what they made.
 --
 -- KEYS[1] root            reads shared, flights, job:<id>, queue
--- ARGV    triples of digest, token, and the key that the attempt writes
+-- ARGV[1..] triples of digest, token, and the key that the attempt writes
 -- Reply   for each three numbers: 1 if it began after the last wipe of Redis; 1 if it holds its job now;
 --         1 if jobs share what it made, or its removal is under way
 
