@@ -118,10 +118,13 @@ class QueueMachine(RuleBasedStateMachine):
         new = NewJob(job_id=job_id, user=user, file_ids=(2,), total_file_ids=1, max_attempts=3)
         assert not self.queue.submit(new)
 
-    @rule(target=leased, slots=st.integers(1, 4))
-    def pop(self, slots: int) -> MultipleResults[Job]:
-        """Idle slots take what they can get."""
-        return multiple(*filter(None, (self.pop_one() for _ in range(slots))))
+    @rule(target=leased, slots=st.integers(1, 4), digest=st.sampled_from(["", *DIGESTS]))
+    def pop(self, slots: int, digest: str) -> MultipleResults[Job]:
+        """Idle slots take what they can get, and look for the same result, or make their own."""
+        jobs = list(filter(None, (self.pop_one() for _ in range(slots))))
+        for job in jobs if digest else ():
+            self.ask(job, digest, twice=False)
+        return multiple(*jobs)
 
     def pop_one(self) -> Job | None:
         """A lease goes to a job that waits, is the only one on it, and has a token that never was before."""
@@ -194,6 +197,10 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(job=leased, digest=st.sampled_from(DIGESTS), twice=st.booleans())
     def board(self, job: Job, digest: str, *, twice: bool) -> None:
         """An attempt makes a result only if there is none and nobody makes it; else it takes it or waits."""
+        self.ask(job, digest, twice=twice)
+
+    def ask(self, job: Job, digest: str, *, twice: bool) -> None:
+        """Ask, and compare the answer with the model's."""
         known = self.jobs[job.job_id]
         if not self.holds(job):
             if not self.ended_it(job):

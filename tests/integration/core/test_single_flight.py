@@ -317,6 +317,16 @@ def test_a_lost_attempt_boards_nothing(queue: LeaseStore) -> None:
     assert queue.redis.hlen(f"{ROOT}:flights") == 0
 
 
+def test_a_builder_that_an_older_release_took_back_holds_up_nobody(queue: LeaseStore) -> None:
+    """Its flight counts only while it holds its job, also if nobody who knows of flights ended its lease."""
+    builder = building(queue)
+    joined(queue, "b")
+    queue.redis.hdel(job_key(builder.job_id), "token")
+    queue.redis.zadd(f"{ROOT}:followed", {DIGEST: 1})
+    queue.promote()
+    assert queue.board(lease(queue), DIGEST) == Boarding(Answer.MAKE)
+
+
 def test_a_stopped_builder_cannot_publish(queue: LeaseStore) -> None:
     """One that wakes up after its lease is refused, and another's flight and result stay."""
     slow = building(queue)
