@@ -27,7 +27,7 @@ endif
 # One environment: nothing here may run beside the installation.
 .NOTPARALLEL:
 .PHONY: help demo up operator test test-slow test-cluster test-cluster-load test-e2e test-scale-in chaos coverage lint format lock \
-	images manifests values clean
+	images manifests screenshots values clean
 .PHONY: kind-cluster kind-up kind-demo kind-down images-dev images-list schemas lint-chart lint-workflows test-network \
 	test-upgrade
 
@@ -121,6 +121,9 @@ define rendered
 			-e '/^ *app\.kubernetes\.io\/managed-by: Helm$$/d' -e '/^# Source: /d'; \
 	} > $(MANIFESTS)/$(1)
 endef
+
+screenshots: .venv/.dev ## Take the pictures of the page in docs/ anew; needs Chromium, and looks best with the font Inter
+	DOWNLOADJOBS_SCREENSHOTS=1 $(BIN)/pytest tests/integration/page/test_screenshots.py $(ARGS)
 
 values: .venv/.dev ## Write the schema and the reference of the chart's values
 	@$(BIN)/python charts/values_reference.py

@@ -47,6 +47,29 @@ class Health(Answer):
     mock_storage: Annotated[bool, Field(description="Files are generated, nothing is real")] = False
 
 
+Number = Annotated[float, Field(ge=0)]
+
+
+class OwnJobs(Answer):
+    """Jobs of the user who asks."""
+
+    waiting: Count
+    running: Count
+
+
+class Stats(Answer):
+    """How the queue does; times are in seconds."""
+
+    at: Moment
+    waiting: Annotated[Count, Field(description="Jobs of all users that could start")]
+    running: Count
+    slots: Annotated[Count, Field(description="Jobs that all workers can run at once")]
+    finished_per_minute: Annotated[Number, Field(description="Jobs that ended, as a rate that fades")]
+    mean_service_seconds: Annotated[Number, Field(description="What one job takes: a running mean")]
+    oldest_waiting_seconds: Number
+    own: OwnJobs
+
+
 class Initiated(Answer):
     """A job that was accepted."""
 

@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import falcon.asgi
 from prometheus_client import CollectorRegistry
 
-from downloadjobs_api import openapi, problems, reference, resources
-from downloadjobs_api.callbacks import Callbacks, WebhookKey
-from downloadjobs_api.claims import Claims
+from downloadjobs_api import problems, resources
+from downloadjobs_api.callbacks import Callbacks
 from downloadjobs_api.client_address import ClientAddresses
 from downloadjobs_api.deadlines import Deadlines, Router
 from downloadjobs_api.downloads import DownloadLimits, Downloads
 from downloadjobs_api.following import Following
 from downloadjobs_api.gate import Gate
 from downloadjobs_api.identity import Identity
-from downloadjobs_api.job_list import JobList
-from downloadjobs_api.job_retry import JobRetry
-from downloadjobs_api.jobs import JobDetail
 from downloadjobs_api.key_sets import from_file, from_url
+from downloadjobs_api.lifespan import Lifespan
 from downloadjobs_api.live import Live
 from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_api.mock_files import MockFiles
-from downloadjobs_api.operation_table import OPERATIONS
 from downloadjobs_api.rate_limits import RateLimits
 from downloadjobs_api.request_context import Request, RequestContext
+from downloadjobs_api.routes import Services, add_routes
 from downloadjobs_api.settings import ApiSettings, AuthMode
-from downloadjobs_api.streams import JobEvents, Streams, UserEvents
-from downloadjobs_api.timelines import Timeline, Timelines
+from downloadjobs_api.streams import Streams
+from downloadjobs_api.timelines import Timelines
 from downloadjobs_api.tracing import TracedJobStore, TracedThreads, Tracing
 from downloadjobs_api.waiting import Waiting
 from downloadjobs_core import fault_reports, logs, trace_export
 from downloadjobs_core.claims import ClaimStore
-from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.event_stream import EventStream
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.objectstore.factory import open_stores
 from downloadjobs_core.objectstore.traced import TracedObjectStore
 from downloadjobs_core.rate_counts import RateCounts
 from downloadjobs_core.redis_client import connect_async
+from downloadjobs_core.statistics import StatisticsStore
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
     from downloadjobs_api.drain import Drain
     from downloadjobs_api.tokens import Tokens
 
@@ -55,69 +48,8 @@ PROCESS: Final = "downloadjobs-api"
 EVENT_CONNECTIONS: Final = 2
 """Of the reader of events: one that waits for them, and one to look beside that."""
 
-FLUSH_SECONDS: Final = 1.0
-"""How old what `/metrics` tells of requests may be; scrapes come every 15 s or so."""
 
 log = logs.logger(__name__)
-
-
-class Lifespan:
-    """Falcon middleware: looks at the servers at the start, and closes what the process opened."""
-
-    def __init__(
-        self,
-        redis: Sequence[Redis],
-        threads: ThreadPoolExecutor,
-        *,
-        downloads: Downloads,
-        metrics: ApiMetrics,
-        live: Live,
-        deadlines: Deadlines,
-        last_calls: Sequence[Callable[[], None]],
-    ) -> None:
-        self._redis = redis
-        self._live = live
-        self._threads = threads
-        self._downloads = downloads
-        self._metrics = metrics
-        self._last_calls = last_calls
-        self._deadlines = deadlines
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def process_startup(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
-        """Say in the log which server cannot be used; requests are taken meanwhile."""
-        self._tasks = [
-            asyncio.create_task(self._check()),
-            asyncio.create_task(self._flush()),
-            asyncio.create_task(self._deadlines.watch()),
-        ]
-
-    async def _flush(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            self._metrics.flush()
-
-    async def _check(self) -> None:
-        for server, check in (
-            ("queue", self._downloads.check_queue),
-            ("storage", self._downloads.check_storage),
-        ):
-            try:
-                await check()
-            except (DownloadJobsError, TimeoutError) as error:
-                log.warning("not ready", server=server, error=str(error) or "it did not answer in time")
-
-    async def process_shutdown(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
-        """Close connections and threads; requests have ended by now."""
-        for task in self._tasks:
-            task.cancel()
-        self._live.close()
-        self._metrics.flush()
-        for client in self._redis:
-            await client.aclose()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        # Each takes a bounded time, in which the others need not wait.
-        await asyncio.gather(*(asyncio.to_thread(call) for call in self._last_calls))
 
 
 def _tokens(settings: ApiSettings) -> Tokens | None:
@@ -164,8 +96,6 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         last_calls.append(traces.close)
     events_redis = connect_async(settings.redis, max_connections=EVENT_CONNECTIONS)
     live = Live(EventStream(events_redis), JobStore(events_redis, settings.policy).epoch, drain, metrics)
-    following = Following(EventStream(redis), jobs)
-    streams = Streams(live, most=settings.sse_max_streams, most_of_a_user=settings.sse_max_streams_per_user)
     downloads = Downloads(
         jobs,
         files,
@@ -185,7 +115,6 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
             else (0, 0),
         ),
     )
-    callbacks = Callbacks(settings.webhook_public_key_file, settings.address_rules)
     identity = Identity(settings.auth_mode, _tokens(settings))
     gate = Gate(
         identity,
@@ -222,32 +151,24 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         router=Router(lambda responder, resource: deadlines.limited(gate.guarded(responder, resource))),
     )
     problems.install(app)
-    app.add_route("/", resources.Root(settings.root_message))
-    app.add_route("/health", resources.Health(downloads, mock_storage=stores.mock is not None))
-    app.add_route("/livez", resources.Livez())
-    app.add_route("/readyz", resources.Readyz(downloads, drain))
-    app.add_route("/v1/download/initiate", resources.Initiate(downloads, callbacks, identity))
-    app.add_route("/v1/download/status/{job_id}", resources.Status(downloads, identity, waiting))
-    app.add_route("/v1/download/result/{job_id}", resources.Result(downloads, identity))
-    app.add_route("/v1/download/check", resources.Check(downloads, identity))
-    app.add_route(
-        "/v1/download/start", resources.Start(downloads, identity, anonymous=settings.anonymous_start)
+    mock_files = MockFiles(stores.mock, threads) if stores.mock is not None else None
+    services = Services(
+        downloads=downloads,
+        identity=identity,
+        callbacks=Callbacks(settings.webhook_public_key_file, settings.address_rules),
+        waiting=waiting,
+        streams=Streams(
+            live, most=settings.sse_max_streams, most_of_a_user=settings.sse_max_streams_per_user
+        ),
+        following=Following(EventStream(redis), jobs),
+        timelines=Timelines(jobs, settings.trace_url_template or ""),
+        statistics=StatisticsStore(redis, jobs),
+        drain=drain,
+        mock_files=mock_files,
     )
-    app.add_route("/v1/webhooks/key", WebhookKey(callbacks))
-    app.add_route("/v1/claims", Claims(downloads))
-    app.add_route("/v1/jobs", JobList(downloads, identity))
-    app.add_route("/v1/jobs/{job_id}/retry", JobRetry(downloads, identity))
-    app.add_route("/v1/jobs/{job_id}", JobDetail(downloads, identity))
-    timelines = Timelines(jobs, settings.trace_url_template or "")
-    app.add_route("/v1/jobs/{job_id}/timeline", Timeline(timelines, identity))
-    app.add_route("/v1/jobs/{job_id}/events", JobEvents(streams, following, identity))
-    app.add_route("/v1/events", UserEvents(streams, following, identity))
-    reference.add_routes(
-        app, openapi.document(OPERATIONS, settings.auth_mode, anonymous_start=settings.anonymous_start)
-    )
-    if stores.mock is not None:
+    add_routes(app, services, settings)
+    if mock_files is not None:
         log.warning(
             "mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir)
         )
-        app.add_route("/v1/mock/{token}", MockFiles(stores.mock, threads))
     return app

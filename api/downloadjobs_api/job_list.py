@@ -14,6 +14,7 @@ from downloadjobs_api.downloads import Downloads
 from downloadjobs_api.identity import Identity
 from downloadjobs_api.jobs import item_document
 from downloadjobs_api.problems import INVALID_PARAMETER, ProblemError
+from downloadjobs_api.request_context import Request
 from downloadjobs_api.resources import JSON, encode
 from downloadjobs_core.jobstore import Position
 from downloadjobs_core.states import JobState
@@ -35,7 +36,7 @@ class ListQuery:
     after: Position | None
 
 
-def query_of(req: falcon.asgi.Request, user: str) -> ListQuery:
+def query_of(req: Request, user: str) -> ListQuery:
     """Read the parameters `state`, `limit` and `cursor`; others are left alone.
 
     Raises:
@@ -80,7 +81,7 @@ class JobList:
         self._downloads = downloads
         self._identity = identity
 
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+    async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """A page of the list; `nextCursor` is null on the last."""
         user = self._identity.user(req)
         query = query_of(req, user)

@@ -112,6 +112,15 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET",
+        "/v1/stats",
+        "stats",
+        Tag.SERVICE,
+        "How the queue does",
+        {200: Answered("What waits and runs, and how quickly.", answers.Stats)},
+        problems=_QUEUE,
+    ),
+    Operation(
+        "GET",
         "/",
         "root",
         Tag.SERVICE,

@@ -40,6 +40,7 @@ class ApiSettings(
     api_workers: int = Field(1, ge=1, le=64, description="gunicorn worker processes")
     redis_max_connections: int = Field(64, ge=1, description="of one worker process")
     root_message: str = "downloadjobs"
+    dashboard_enabled: bool = Field(True, description="serve the page /dashboard")  # noqa: FBT003 - a default
     allow_anonymous_start: Annotated[bool | None, Field(description="true outside production by default")] = (
         None
     )

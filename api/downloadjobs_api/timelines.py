@@ -7,6 +7,7 @@ from typing import Any
 import falcon.asgi
 
 from downloadjobs_api.identity import Identity
+from downloadjobs_api.request_context import Request
 from downloadjobs_api.resources import send_json
 from downloadjobs_core.errors import JobNotFoundError, NotOwnerError
 from downloadjobs_core.job import Job, rfc3339
@@ -75,7 +76,7 @@ class Timeline:
         self._timelines = timelines
         self._identity = identity
 
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, job_id: str) -> None:
+    async def on_get(self, req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
         """What happened to a job, as far as it is known now."""
         job, items, omitted = await self._timelines.of(self._identity.user(req), job_id)
         resp.cache_control = ("no-store",)

@@ -25,11 +25,13 @@ from pydantic_settings import BaseSettings
 import downloadjobs_api
 from downloadjobs_api.app import create_app
 from downloadjobs_api.cursors import position_of
+from downloadjobs_api.dashboard import dashboard_config
 from downloadjobs_api.drain import Drain
 from downloadjobs_api.event_documents import event_document
 from downloadjobs_api.jobs import item_document, job_document, queue_document
 from downloadjobs_api.problems import Kind, document
 from downloadjobs_api.settings import ApiSettings
+from downloadjobs_api.stats import stats_document
 from downloadjobs_cli.autoscaler_commands import DEFAULT_OPERATOR
 from downloadjobs_cli.exit_codes import ExitCode
 from downloadjobs_cli.main import cli
@@ -48,6 +50,7 @@ from downloadjobs_core.jobstore import Place, Position
 from downloadjobs_core.leases import Outcome
 from downloadjobs_core.objectstore.protocol import MAX_PARTS
 from downloadjobs_core.states import TRANSITIONS, JobState
+from downloadjobs_core.statistics import Statistics
 from downloadjobs_core.upkeep import Task
 from downloadjobs_core.webhook_addresses import AddressRules, callback_of
 from downloadjobs_operator.settings import OperatorSettings
@@ -177,11 +180,9 @@ def shown_default(default: object) -> str:
         case bool():
             return f"`{str(default).lower()}`"
         case tuple():
-            return f"`{','.join(f'{one:g}' for one in default)}`"
+            return f"`{','.join(f'{one:g}' if isinstance(one, float) else str(one) for one in default)}`"
         case dict():
             return f"`{default['*']}`"
-        case tuple():
-            return f"`{','.join(default)}`"
         case float():
             return f"`{default:g}`"
         case _:
@@ -364,6 +365,23 @@ def test_the_manifest_is_what_a_worker_writes() -> None:
     decoded = msgspec.json.decode(example.encode(), type=manifest.Manifest, strict=True)
     assert manifest.encode(decoded) == example.encode()
     assert {file.status for file in decoded.files} == {"ok", "error"}
+
+
+def test_the_numbers_of_the_page_are_what_is_answered() -> None:
+    """dashboard.md's examples are what the API makes, and its tables have every member of them."""
+    config, numbers = (json.loads(text) for text in examples(page("dashboard.md")))
+    assert dashboard_config(ApiSettings(), mock_storage=False) == config
+    found = Statistics(
+        waiting=12, running=7, slots=8, finished_per_minute=14.21, mean_service_seconds=21.4,
+        oldest_waiting_seconds=48, own_waiting=1, own_running=1, now_us=1_795_512_600_000_000,
+    )  # fmt: skip
+    assert stats_document(found) == numbers
+    told = {name for row in rows(section(page("dashboard.md"), "Numbers")) for name in ticked(row[0])}
+    assert told == set(numbers)
+    told = {
+        name for row in rows(section(page("dashboard.md"), "Its configuration")) for name in ticked(row[0])
+    }
+    assert told == set(config)
 
 
 EVERY_EVENT: Final = frozenset(

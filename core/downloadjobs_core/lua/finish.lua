@@ -18,6 +18,13 @@
 -- Reply   1 (also when this attempt did it before), 0 if the token was refused, or -1 if the result to be reused
 --         is no longer there, and then nothing was changed
 
+local FADE_US = 60000000       -- each end before this one weighs 1/e after a minute, so their sum is a rate a minute
+
+-- The sum of ends after one more. A clock that went backwards adds nothing.
+local function fading(sum, since, now)
+  return string.format('%.6f', tonumber(sum or 0) * math.exp(math.min(0, tonumber(since or now) - now) / FADE_US) + 1)
+end
+
 local id, token, state = ARGV[1], ARGV[2], ARGV[3]
 local job = redis.call('HMGET', job_key(id), 'token', 'ended_token', 'state', 'user', 'priority',
   'charged_us', 'leased_us', 'files_total')
@@ -35,7 +42,8 @@ local user, keep = job[4], tonumber(ARGV[4])
 redis.call('HSET', job_key(id), 'state', state, 'place', '', 'finished_us', int(now), 'updated_us', int(now),
   'deliveries', 0, 'charged_us', 0, 'ended_token', token, 'expires_us', keep > 0 and int(now + keep) or 0,
   unpack(ARGV, 13))
-local queue = redis.call('HMGET', key('queue'), 'service_us', 'files', 'virtual:' .. job[5])
+local queue = redis.call('HMGET', key('queue'), 'service_us', 'files', 'virtual:' .. job[5],
+  'finished', 'finished_us')
 settle(user, job[5], job[6], job[7], now, queue[3] or 0)
 if sharing == 'offered' then
   redis.call('HSET', key('result:' .. digest), 'key', result_key, 'bytes', ARGV[10], 'etag', ARGV[11])
@@ -58,7 +66,8 @@ end
 keep_for(id, ARGV[5])
 
 redis.call('HSET', key('queue'), 'service_us', mean(queue[1], now - tonumber(job[7])),
-  'files', mean(queue[2], tonumber(job[8] or 1)))
+  'files', mean(queue[2], tonumber(job[8] or 1)), 'finished', fading(queue[4], queue[5], now),
+  'finished_us', int(now))
 call_back(id, state, now)
 local failed = state == 'failed' and redis.call('HGET', job_key(id), 'error_code') or ''
 emit(id, 'finished', state, now, 'user', user, 'error_code', failed)

@@ -18,6 +18,9 @@ from downloadjobs_api.reference_page import render
 from downloadjobs_api.settings import ApiSettings, AuthMode
 
 NOT_DESCRIBED = {
+    "/dashboard",  # a page, for people
+    "/dashboard/{name}",
+    "/dashboard/config.json",
     "/docs/style.css",  # part of the page
     "/v1/mock/{token}",  # stands in for S3, whose URLs are no part of the API either
 }

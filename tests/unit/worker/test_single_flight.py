@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downloadjobs_core.errors import ObjectStoreUnavailableError, QueueUnavailableError
+from downloadjobs_core.file_faults import DENIED, NOT_FOUND
 from downloadjobs_core.job import Job
 from downloadjobs_core.leases import LeaseStore, Outcome
 from downloadjobs_core.objectstore.memory import MemoryObjectStore
@@ -23,7 +24,7 @@ from downloadjobs_core.states import JobState
 from downloadjobs_worker import patience
 from downloadjobs_worker.bundling import Bundler, BundlingLimits
 from downloadjobs_worker.hold import Hold, Joined
-from downloadjobs_worker.planning import DENIED, NOT_FOUND, PlannedFile, key_of
+from downloadjobs_worker.planning import PlannedFile, key_of
 from downloadjobs_worker.single_flight import SingleFlight, digest_of
 from downloadjobs_worker.stages import PLANNING
 from support_worker import PREFIX, NoLedger, leased, members, put_files, read_object
