@@ -7,7 +7,7 @@
 --                         suspended, wake, events*
 -- ARGV[1] job id          ARGV[2] token           ARGV[3] digest
 -- ARGV[4] key of a result that is gone from storage, or ''
--- ARGV[5] what the attempt tells of itself, for when it ends now
+-- ARGV[5] what the attempt tells of itself; noted if this ends it
 -- Reply   {0} if the token was refused, {1} if this attempt makes it, {2, key, bytes, ETag} if it is there,
 --         or {3} if the job waits now (also when this attempt's lease was ended before)
 
