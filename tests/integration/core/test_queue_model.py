@@ -63,6 +63,8 @@ class Known:
     """Of the result that its attempt makes or was told of; empty for one of its own."""
     offer: str = ""
     """The key of the result that its attempt was told of."""
+    lease: Job | None = None
+    """As it was leased last."""
 
     def attempt_ends(self) -> None:
         """Its lease is over, however that came."""
@@ -190,7 +192,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert int(job.token) > self.last_token
         self.last_token = int(job.token)
         known.state, known.token, known.deliveries = JobState.PROCESSING, job.token, known.deliveries + 1
-        known.digest = known.offer = ""
+        known.digest, known.offer, known.lease = "", "", job
         assert (job.attempt, job.deliveries) == (known.failures + 1, known.deliveries)
         running = sum(k.user == known.user and k.state is JobState.PROCESSING for k in self.jobs.values())
         assert running <= POLICY.user_max_running
@@ -199,14 +201,21 @@ class QueueMachine(RuleBasedStateMachine):
     def holds(self, job: Job) -> bool:
         return self.jobs[job.job_id].token == job.token
 
+    def held(self, job: Job) -> Job:
+        """This one, or, if its lease is over, another that is held: most of those drawn are long over."""
+        leases = [job, *(known.lease for known in self.jobs.values() if known.lease is not None)]
+        return next(filter(self.holds, leases), job)
+
     @rule(
         job=leased,
         state=st.sampled_from([JobState.COMPLETED, JobState.FAILED]),
         twice=st.booleans(),
         changed=st.booleans(),
+        late=st.booleans(),
     )
-    def finish(self, job: Job, *, state: JobState, twice: bool, changed: bool) -> None:
+    def finish(self, job: Job, *, state: JobState, twice: bool, changed: bool, late: bool) -> None:
         """Only the holder ends a job, once; a call that comes twice is not an error."""
+        job = job if late else self.held(job)
         held = self.holds(job)
         known = self.jobs[job.job_id]
         outcome = self.outcome_of(job, state, changed=changed)
@@ -289,6 +298,27 @@ class QueueMachine(RuleBasedStateMachine):
             del self.sharers[key]
             self.upkeep.forget_shared(key)
 
+    @rule(target=leased, digest=st.sampled_from(DIGESTS))
+    def make_and_tell(self, digest: str) -> MultipleResults[Job]:
+        """One makes a result, if nobody did; the next is told of it, and has yet to take it."""
+        builder = self.pop_one()
+        if builder is None:
+            return multiple()
+        self.ask(builder, digest, twice=False)
+        if self.holds(builder):
+            self.finish(builder, state=JobState.COMPLETED, twice=False, changed=False, late=True)
+        told = self.pop_one()
+        if told is None:
+            return multiple(builder)
+        self.ask(told, digest, twice=False)
+        return multiple(builder, told)
+
+    @rule(digest=st.sampled_from(DIGESTS))
+    def result_goes(self, digest: str) -> None:
+        """All of a result's jobs give it up: nobody is given it then, also who was told of it before."""
+        for job_id in sorted(self.sharers.get(self.offered.get(digest, ""), ())):
+            self.result_expires(job_id)
+
     @rule()
     def somebody_looks_after_results(self) -> None:
         """Where jobs wait for a result which nobody makes, the next is woken within a minute."""
@@ -306,6 +336,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(job=leased)
     def fail(self, job: Job) -> None:
         """A failed attempt ends and its retry is placed, together; only by the holder."""
+        job = self.held(job)
         if not self.holds(job):
             return
         self.queue.retry_later(job, delay_seconds=60, code="x", message="x")
@@ -317,6 +348,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(job=leased)
     def hand_back(self, job: Job) -> None:
         """A drain gives a job back without counting its delivery."""
+        job = self.held(job)
         if not self.holds(job):
             return
         self.queue.hand_back(job)
@@ -342,6 +374,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(job=leased)
     def crash(self, job: Job) -> None:
         """A worker that dies leaves a lease that runs out; after three in a row the job is a dead letter."""
+        job = self.held(job)
         if not self.holds(job):
             return
         self.redis.zadd(f"{ROOT}:leased", {job.job_id: 1})

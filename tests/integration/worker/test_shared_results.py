@@ -317,6 +317,25 @@ def test_the_same_files_are_bundled_once_for_everybody(sharing: System) -> None:
     assert first not in url
 
 
+def test_what_is_missing_in_anothers_result_is_told_and_can_be_retried(sharing: System) -> None:
+    """Who takes it is told which files are not in it, and a retry asks for those alone."""
+    system = sharing
+    put_files(system.store, {41_031: 100})
+    system.start_api()
+    system.start_worker()
+    first = system.submit([41_031, 41_032], "ada")
+    done(system, {first: "ada"})
+    second = system.submit([41_031, 41_032], "bob")
+    done(system, {second: "bob"})
+    made, taken = detail(system, first, "ada"), detail(system, second, "bob")
+    assert (made["deduplicated"], taken["deduplicated"]) == (False, True)
+    assert [failure["fileId"] for failure in taken["failures"]] == [41_032]
+    assert taken["failures"] == made["failures"]
+    assert (made["workerBytes"], taken["workerBytes"]) == (100, 0)
+    with system.client("bob") as client:
+        assert client.post(f"/v1/jobs/{second}/retry").json()["totalFileIds"] == 1
+
+
 def test_a_changed_file_is_another_result(sharing: System) -> None:
     """A job is never answered from a result of what a file was before."""
     system = sharing
