@@ -109,13 +109,16 @@ RENDER := $(HELM) template downloadjobs charts/downloadjobs --namespace download
 	--set bundled.redis.existingSecret=downloadjobs-redis \
 	--set bundled.objectStore.workerSecret=downloadjobs-s3-worker \
 	--set bundled.objectStore.apiSecret=downloadjobs-s3-api
+# A clear word in place of the shell's.
+NEEDS_HELM = command -v "$(HELM)" >/dev/null || { \
+	echo "make: this needs Helm 3 or 4, and there is no '$(HELM)'. Say where it is: make $@ HELM=path/to/helm" >&2; exit 1; }
 RIGHTS := serviceaccounts operator-rbac autoscaler-rbac
 POLICIES := networkpolicies disruption pods-policy
 WORKLOADS := api worker operator bundled-redis bundled-objectstore
 
 # Writes what some templates render. Takes a file's name, and theirs.
 define rendered
-	@rendered=$$($(RENDER) $(2:%=--show-only templates/%.yaml)) && { \
+	@$(NEEDS_HELM); rendered=$$($(RENDER) --set tests.enabled=false $(2:%=--show-only templates/%.yaml)) && { \
 		echo '# Written by `make manifests` from charts/downloadjobs with its default values: change it there.'; \
 		printf '%s\n' "$$rendered" | sed -e '/^ *$$/d' -e '/^ *helm\.sh\/chart: /d' \
 			-e '/^ *app\.kubernetes\.io\/managed-by: Helm$$/d' -e '/^# Source: /d'; \
@@ -154,7 +157,7 @@ images-dev: ## Build the images that `tilt up` runs, whose processes start anew 
 
 # Of every pod that the chart may make, once each. ARGS are Helm's, such as the values of one's own installation.
 images-list: ## List the images that the chart names, one a line, to mirror them (ARGS="--values my.yaml")
-	@rendered=$$($(RENDER) $(ARGS)) && \
+	@$(NEEDS_HELM); rendered=$$($(RENDER) $(ARGS)) && \
 		printf '%s\n' "$$rendered" | sed -n -E 's/^ *(- )?image: "?([^" ]+)"? *$$/\2/p' | LC_ALL=C sort -u
 
 SCHEMAS ?= .schemas
@@ -164,7 +167,7 @@ schemas: ## Take the schemas of all kinds from a cluster, for lint-chart (KUBE_C
 	@$(PYTHON) tests/support/support_schemas.py "$(SCHEMAS)" $(if $(KUBE_CONTEXT),--context "$(KUBE_CONTEXT)")
 
 lint-chart: ## Lint the chart, and compare what it renders with those schemas; needs Helm and kubeconform
-	@HELM="$(HELM)" dev/check-chart "$(SCHEMAS)"
+	@$(NEEDS_HELM); HELM="$(HELM)" dev/check-chart "$(SCHEMAS)"
 
 lint-workflows: .venv/.dev ## Check the workflows and scripts; with actionlint and shellcheck, where they are
 	@dev/check-workflows

@@ -34,10 +34,27 @@ SECONDS: Final = {"type": ["number", "string"], "minimum": 0, "pattern": "^[0-9]
 
 BUDGET: Final = {"type": ["integer", "string"], "pattern": "^[0-9]+%?$"}
 
+ORIGIN: Final = {"pattern": "^(https?://[^/]+/?)?$"}
+"""Scheme and host only, as presigned URLs begin."""
+
+BUCKET: Final = {"pattern": "^[^/:]*$"}
+
+SECURITY: Final = {"properties": {"runAsUser": {"type": ["integer", "null"], "minimum": 1}}}
+"""All pods run as somebody: `runAsNonRoot` would let none start otherwise."""
+
 MORE: Final[Mapping[str, Mapping[str, Any]]] = {
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "extraObjects": {"items": {"type": ["object", "string"]}},
     "external.s3.forcePathStyle": {"type": ["string", "boolean"], "enum": ["", "true", "false", True, False]},
+    "external.s3.endpoint": ORIGIN,
+    "external.s3.publicEndpoint": ORIGIN,
+    "bundled.objectStore.publicEndpoint": ORIGIN,
+    "external.s3.bucket": BUCKET,
+    "external.s3.resultsBucket": BUCKET,
+    "bundled.objectStore.bucket": {"pattern": "^[^/:]+$"},
+    "bundled.redis.maxMemory": {"pattern": "^[0-9]+([kKmMgG][bB]?)?$"},
+    # A name or an address: neither a URL nor a port. An IPv6 address has two colons at least.
+    "external.redis.host": {"pattern": "^([^:/@ ]*|[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,})$"},
     "external.redis.port": PORT,
     "external.redis.sentinels": NAMES,
     "operator.mirrorApiJobs": {"enum": ["none", "active", "all"]},
@@ -72,10 +89,96 @@ MORE: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """By the path, or by its last part (below): what the type of the default does not say."""
 
+WORDS: Final[Mapping[str, str]] = {
+    "repository": "The image's name, without registry and tag.",
+    "image.tag": "Empty: `image.tag` of all.",
+    "bundled.redis.image.tag": "The version that this chart was tested with.",
+    "bundled.objectStore.image.tag": "The version that this chart was tested with.",
+    "minioImage.tag": "The version that this chart was tested with.",
+    "digest": "sha256:…, in place of the tag.",
+    "global.imageRegistry": "Before all repositories.",
+    "global.imagePullSecrets": "Names of Secrets: [{name: my-registry}].",
+    "image.pullPolicy": "As Kubernetes has it.",
+    "settings.ENVIRONMENT": "`production`, `development` or `test`.",
+    "api.replicas": "Pods of the API.",
+    "jwt.audience": "What tokens have as aud.",
+    "webhooks.enabled": "Send them.",
+    "headersKey": "The key in that Secret.",
+    "dsnKey": "The key in that Secret.",
+    "sentryPorts": "Of Sentry.",
+    "metricsPort": "Where metrics are.",
+    "service.type": "As Kubernetes has it.",
+    "service.port": "The Service's; the pods have 3000.",
+    "annotations": "Of this object.",
+    "requests": "What a pod is sure to get.",
+    "limits": "What a pod may take at most. Without a limit of its CPU it takes what is free.",
+    "api.autoscaling.minReplicas": "Pods of the API, at least.",
+    "api.autoscaling.maxReplicas": "Pods of the API, at most.",
+    "targetCPUUtilizationPercentage": "Of what is requested; more pods come above it.",
+    "podDisruptionBudget.enabled": "Whether there is one.",
+    "podDisruptionBudget.maxUnavailable": "A number, or a share of the pods.",
+    "ingress.enabled": "Make an Ingress. It takes networkPolicy.apiFrom.",
+    "className": "Empty: the cluster's default.",
+    "api.ingress.hosts": "Such as [downloads.example.com].",
+    "api.httpRoute.hostnames": "Such as [downloads.example.com].",
+    "path": "What begins so goes to the API.",
+    "httpRoute.enabled": "Make an HTTPRoute. It takes networkPolicy.apiFrom.",
+    "podAnnotations": "More of the pods' annotations.",
+    "podLabels": "More of the pods' labels.",
+    "extraEnvFrom": "Variables out of ConfigMaps and Secrets.",
+    "extraVolumes": "More volumes of the pod.",
+    "extraVolumeMounts": "Where the container has them.",
+    "podSecurityContext": "More of the pods' security context.",
+    "tolerations": "Taints of nodes that are borne.",
+    "affinity": "Which nodes, and beside which pods.",
+    "priorityClassName": "Before whom it is scheduled.",
+    "worker.autoscaling.min": "Pods that are always there.",
+    "worker.autoscaling.max": "Pods, at most.",
+    "maxSurge": "A number, or a share of the pods.",
+    "maxUnavailable": "A number, or a share of the pods.",
+    "serviceAccount.annotations": "Of the ServiceAccount.",
+    "peering.priority": "Who has more acts; no two may have the same.",
+    "bundled.redis.enabled": "Install a Redis (Valkey).",
+    "bundled.objectStore.enabled": "Install an object store.",
+    "persistence.enabled": "Without it, a new pod begins with nothing.",
+    "size": "Of the volume; it can be made larger only where the storage class allows it.",
+    "storageClass": "Empty: the cluster's default.",
+    "bundled.objectStore.apiSecret": "The same for the API's key.",
+    "external.redis.port": "The host's.",
+    "external.redis.username": "Empty: Redis' default user.",
+    "external.redis.sentinelMaster": "The name by which the Sentinels know the primary.",
+    "external.redis.tls": "Whether the server speaks TLS.",
+    "external.redis.passwordKey": "The key of the password in that Secret.",
+    "external.s3.bucket": "Its name alone. It must be there already.",
+    "external.s3.region": "Empty: us-east-1. Requests are signed for it.",
+    "external.s3.caSecret": "A Secret with the key `ca.crt`: certificates to trust instead of the system's.",
+    "external.s3.apiSecret": "The same for the API's key.",
+    "accessKeyIdKey": "The key of the access key's id in those Secrets.",
+    "secretAccessKeyKey": "The key of the secret access key in those Secrets.",
+    "redisPorts": "Of Redis, and of Sentinels.",
+    "s3Ports": "Of the object store.",
+    "apiServerTo": "The same for the API server.",
+    "apiServerPorts": "Of the API server, as a pod reaches it.",
+    "dnsPorts": "Of name servers.",
+    "extraEgress.api": "Of the API's pods.",
+    "extraEgress.worker": "Of the workers.",
+    "extraEgress.operator": "Of the operator.",
+    "tests.enabled": "Whether there is such a test.",
+    "tests.user": "Who asks for the job.",
+    "tests.timeoutSeconds": "In which all of it must be done.",
+    "podMonitor.enabled": "Make the PodMonitors.",
+    "scrapeTimeout": "Below the interval.",
+    "prometheusRule.enabled": "Make the PrometheusRule.",
+    "dashboard.enabled": "Make the ConfigMap.",
+    "dashboard.labels": "By which the sidecar finds it.",
+}
+"""What a value is that has no comment of its own: by the end of its path, the longest first."""
+
 OPEN: Final = frozenset({"global", "settings"})
 """Groups that may hold other keys than those that are there."""
 
 EVERYWHERE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "podSecurityContext": SECURITY,
     "digest": {"pattern": "^(sha256:[0-9a-f]{64})?$"},
     "repository": {"minLength": 1},
     "tag": {"type": "string"},
@@ -83,6 +186,7 @@ EVERYWHERE: Final[Mapping[str, Mapping[str, Any]]] = {
     "metricsPort": PORT,
     "port": PORT,
     "maxUnavailable": BUDGET,
+    "maxSurge": BUDGET,
     "type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     **dict.fromkeys(
         ("extraEnv", "extraEnvFrom", "extraVolumes", "extraVolumeMounts", "tolerations"), OBJECTS
@@ -106,6 +210,13 @@ class Value:
     path: str
     written: str
     about: str
+
+    @property
+    def meaning(self) -> str:
+        """The comment, or else what its name says."""
+        parts = self.path.split(".")
+        ends = [".".join(parts[at:]) for at in range(len(parts))]
+        return self.about or next((WORDS[end] for end in ends if end in WORDS), "")
 
     @property
     def free(self) -> bool:
@@ -163,8 +274,9 @@ def schema_of(values: Mapping[str, Any], lines: Mapping[str, Value], path: str =
             properties[name] = schema_of(value, lines, inner)
         else:
             properties[name] = _leaf(value) | EVERYWHERE.get(name, {}) | MORE.get(inner, {})
-        if line.about:
-            properties[name]["description"] = line.about
+        meaning = line.about if line.group else line.meaning
+        if meaning:
+            properties[name]["description"] = meaning
     return {"type": "object", "additionalProperties": path in OPEN, "properties": properties}
 
 
@@ -205,7 +317,8 @@ def reference_of(values: list[Value]) -> str:
             continue
         told.add(value.path)
         default = "" if value.group else f"`{value.written}`"
-        lines.append(f"| `{value.path}` | {default} | {value.about.replace('|', chr(92) + '|')} |")
+        meaning = value.about if value.group else value.meaning
+        lines.append(f"| `{value.path}` | {default} | {meaning.replace('|', chr(92) + '|')} |")
     return "\n".join(lines) + "\n"
 
 

@@ -132,10 +132,16 @@ class Started(BaseModel):
     message: str
 
 
+class Retried(Initiated):
+    """A job that tries again what failed in another."""
+
+    retry_of: JobId
+
+
 class QueuePlace(Answer):
     """Where a waiting job stands."""
 
-    place: Literal["ready", "parked", "delayed", "suspended"]
+    place: Literal["ready", "parked", "delayed", "joined", "suspended"]
     ahead: Annotated[int | None, Field(description="Jobs that start before it; only for `ready`")]
     starts_in_seconds: Annotated[float | None, Field(description="An estimate; only for `ready`")]
     estimate_error_percent: Annotated[int, Field(description="How far such estimates were off lately")]
@@ -148,8 +154,20 @@ class JobError(Answer):
     message: str
 
 
-class JobDetail(Answer):
-    """A job's whole record; what does not apply is null."""
+class Callback(Answer):
+    """How the newest call to a job's callback URL stands."""
+
+    state: Literal["pending", "delivered", "failed"]
+    origin: Annotated[str, Field(description="Scheme, host and port; the rest may hold a secret")]
+    event: str | None
+    attempts: Count
+    last_status: int | None
+    last_error: str | None
+    next_attempt_at: Moment | None
+
+
+class JobItem(Answer):
+    """A job as the list shows it; what does not apply is null."""
 
     job_id: JobId
     state: JobState
@@ -169,10 +187,74 @@ class JobDetail(Answer):
     deliveries: Count
     worker: str | None
     queue: QueuePlace | None
+    eta_seconds: Annotated[float | None, Field(description="Until it has probably ended")]
     result_bytes: int | None
+    deduplicated: Annotated[bool, Field(description="Its result was made for another job")]
+    worker_seconds: Annotated[float, Field(description="How long workers held it, in all attempts")]
+    worker_bytes: Annotated[Count, Field(description="Bytes of files that those attempts were done with")]
+    retry_of: str | None
+    retried_by: str | None
     error: JobError | None
+    callback: Callback | None
     request_id: str | None
     trace_id: str | None
+
+
+class FileFailure(Answer):
+    """A file that is not in the result."""
+
+    file_id: int
+    error: str
+    message: str
+
+
+class JobDetail(JobItem):
+    """A job's whole record; what does not apply is null."""
+
+    file_ids: Annotated[list[int], Field(description="The distinct ids, in the order of the zip's members")]
+    failures: Annotated[list[FileFailure] | None, Field(description="Null while it is not known")]
+
+
+class JobPage(Answer):
+    """A page of the list."""
+
+    items: list[JobItem]
+    next_cursor: Annotated[str | None, Field(description="Of the next page; null on the last")]
+
+
+class TimelineItem(Answer):
+    """Something that happened to a job, or lasts."""
+
+    name: str
+    at: Moment
+    end_at: Moment | None
+    attempt: int | None
+    status: str
+    attributes: dict[str, str | int | float | bool | None]
+
+
+class Timeline(Answer):
+    """What happened to a job and when."""
+
+    job_id: JobId
+    trace_id: str | None
+    trace_url: Annotated[str | None, Field(description="Where a trace viewer shows it, if one is set up")]
+    omitted: Annotated[Count, Field(description="What was left out, of the oldest")]
+    items: list[TimelineItem]
+
+
+class VerificationKey(Answer):
+    """A public key, in three forms."""
+
+    public_key: Annotated[str, Field(description="As Standard Webhooks has it", examples=["whpk_…"])]
+    pem: str
+    jwk: dict[str, str]
+
+
+class VerificationKeys(Answer):
+    """The current key first; more than one while keys are exchanged."""
+
+    keys: list[VerificationKey]
 
 
 class Cancelled(Answer):
@@ -201,4 +283,5 @@ class Problem(Answer):
     error: Annotated[str, Field(description="The code, the last segment of `type`")]
     message: Annotated[str, Field(description="The same as `detail`")]
     request_id: str
+    trace_id: str
     errors: Annotated[list[Fault], Field(description="Every field at fault, where a body is invalid")] = []

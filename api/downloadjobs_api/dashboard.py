@@ -15,7 +15,6 @@ from typing import Any, Final
 import falcon
 import falcon.asgi
 
-from downloadjobs_api.bodies import InitiateBody
 from downloadjobs_api.problems import NOT_FOUND, ProblemError
 from downloadjobs_api.resources import send_json
 from downloadjobs_api.settings import ApiSettings
@@ -97,7 +96,7 @@ def dashboard_config(settings: ApiSettings, *, mock_storage: bool) -> dict[str, 
         "authMode": settings.auth_mode.value,
         "mockStorage": mock_storage,
         "fileIds": {"least": MIN_FILE_ID, "most": MAX_FILE_ID, "count": MAX_FILES},
-        "callbacks": "callback_url" in InitiateBody.model_fields,
+        "callbacks": settings.webhook_public_key_file is not None,
     }
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FLUSH_SECONDS: Final = 1.0
 """How old what `/metrics` tells of requests may be; scrapes come every 15 s or so."""
 
+CHECK_SECONDS: Final = 15.0
+"""How often a server is asked at the start until it answers."""
+
 log = logs.logger(__name__)
 
 
@@ -36,6 +39,7 @@ class Lifespan:
         live: Live,
         deadlines: Deadlines,
         last_calls: Sequence[Callable[[], None]],
+        check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self._redis = redis
         self._live = live
@@ -44,10 +48,11 @@ class Lifespan:
         self._metrics = metrics
         self._last_calls = last_calls
         self._deadlines = deadlines
+        self._check_seconds = check_seconds
         self._tasks: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
-        """Say in the log which server cannot be used; requests are taken meanwhile."""
+        """Say in the log which server cannot be used, and when it can; requests are taken meanwhile."""
         self._tasks = [
             asyncio.create_task(self._check()),
             asyncio.create_task(self._flush()),
@@ -60,14 +65,24 @@ class Lifespan:
             self._metrics.flush()
 
     async def _check(self) -> None:
-        for server, check in (
-            ("queue", self._downloads.check_queue),
-            ("storage", self._downloads.check_storage),
-        ):
-            try:
-                await check()
-            except (DownloadJobsError, TimeoutError) as error:
-                log.warning("not ready", server=server, error=str(error) or "it did not answer in time")
+        """Until each server was reached once. A fault is told once, however long it lasts."""
+        checks = {"queue": self._downloads.check_queue, "storage": self._downloads.check_storage}
+        told = dict[str, str]()
+        while checks:
+            for server, check in list(checks.items()):
+                try:
+                    await check()
+                except (DownloadJobsError, TimeoutError) as error:
+                    fault = str(error) or "it did not answer in time"
+                    if fault != told.get(server):
+                        log.warning("not ready", server=server, error=fault)
+                    told[server] = fault
+                else:
+                    del checks[server]
+                    if server in told:
+                        log.info("ready again", server=server)
+            if checks:
+                await asyncio.sleep(self._check_seconds)
 
     async def process_shutdown(self, _scope: dict[str, Any], _event: dict[str, Any]) -> None:
         """Close connections and threads; requests have ended by now."""

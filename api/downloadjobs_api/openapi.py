@@ -6,6 +6,7 @@ https://spec.openapis.org/oas/v3.1.1.html. Schemas are JSON Schema 2020-12, as p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -14,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from downloadjobs_api import problems
 from downloadjobs_api.answers import Initiated, Problem
 from downloadjobs_api.identity import USER_HEADER
-from downloadjobs_api.operations import HTML, JOB_ID, JSON, Answered, Operation, Parameter, Tag, Who
+from downloadjobs_api.operations import EVENTS, HTML, JOB_ID, JSON, Answered, Operation, Parameter, Tag, Who
 from downloadjobs_api.problems import Kind
 from downloadjobs_api.settings import AuthMode
 from downloadjobs_core import __version__
@@ -24,6 +25,13 @@ SCHEME: Final = "user"
 
 HEADERS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "Location": ("Where the job's status is.", {"type": "string", "format": "uri-reference"}),
+    "ETag": ("Which state of things the answer shows.", {"type": "string"}),
+    "Preference-Applied": ("How long the answer could be held.", {"type": "string"}),
+    "RateLimit-Limit": ("Requests that a client may make in a window.", {"type": "integer", "minimum": 1}),
+    "RateLimit-Remaining": ("How many of them are left.", {"type": "integer", "minimum": 0}),
+    "RateLimit-Reset": ("Seconds until the window ends.", {"type": "integer", "minimum": 0}),
+    "RateLimit-Policy": ("The same limit, as the newer draft has it.", {"type": "string"}),
+    "RateLimit": ("The same state, as the newer draft has it.", {"type": "string"}),
     "Retry-After": ("Seconds to wait before asking again.", {"type": "integer", "minimum": 0}),
     "X-Request-ID": (
         "The client's, if it is a sane token of at most 128 characters, or a new one. Logs have more by it.",
@@ -31,17 +39,31 @@ HEADERS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     ),
 }
 
-_ANY: Final[Mapping[str, dict[str, Any]]] = {JSON: {"type": "object"}, HTML: {"type": "string"}}
+_ANY: Final[Mapping[str, dict[str, Any]]] = {
+    JSON: {"type": "object"},
+    HTML: {"type": "string"},
+    EVENTS: {"type": "string"},
+}
 """The schema of an answer without a model, by its media type."""
 
-_ALL: Final = (problems.BAD_REQUEST, problems.INTERNAL_ERROR, problems.DRAINING)
+_ALL: Final = (
+    problems.BAD_REQUEST,
+    problems.INTERNAL_ERROR,
+    problems.DRAINING,
+    problems.REQUEST_TIMEOUT,
+)
 _WITH_BODY: Final = (
     problems.INVALID_JSON,
     problems.INVALID_BODY,
     problems.BODY_TOO_LARGE,
     problems.UNSUPPORTED_MEDIA_TYPE,
+    problems.BODY_TOO_SLOW,
 )
 _WITH_USER: Final = (problems.UNAUTHENTICATED, problems.RESERVED_USER)
+
+_COME_BACK: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+
+_LIMITS: Final = tuple(name for name in HEADERS if name.startswith("RateLimit"))
 
 _SCHEMES: Final[Mapping[AuthMode, dict[str, Any]]] = {
     AuthMode.HEADER: {
@@ -49,6 +71,12 @@ _SCHEMES: Final[Mapping[AuthMode, dict[str, Any]]] = {
         "in": "header",
         "name": USER_HEADER,
         "description": "The user's id. The ingress sets it, and strips it from what clients send.",
+    },
+    AuthMode.JWT: {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token of the installation's issuer (RFC 6750).",
     },
 }
 """How a user is named, by `AUTH_MODE`; without an entry, nobody is asked."""
@@ -60,43 +88,9 @@ def document(operations: Iterable[Operation], mode: AuthMode, *, anonymous_start
     Args:
         operations: the table.
         mode: how users are known.
-        anonymous_start: whether `start` answers without one.
+        anonymous_start: whether `start` answers without one, where users are known by a header.
     """
-    operations = tuple(operations)
-    schemas = _Schemas(operations)
-    linked = [operation.name for operation in operations if JOB_ID in operation.parameters]
-    paths: dict[str, dict[str, Any]] = {}
-    for operation in operations:
-        signed_in = mode in _SCHEMES and asks_for_user(operation.who, anonymous_start=anonymous_start)
-        described = _operation(operation, schemas, linked, signed_in=signed_in)
-        paths.setdefault(_public(operation.path), {})[operation.method.lower()] = described
-    components: dict[str, Any] = {
-        "schemas": schemas.definitions,
-        "headers": {
-            name: {"description": description, "schema": schema}
-            for name, (description, schema) in HEADERS.items()
-        },
-    }
-    if mode in _SCHEMES:
-        components["securitySchemes"] = {SCHEME: _SCHEMES[mode]}
-    return {
-        "openapi": "3.1.1",
-        "info": {
-            "title": "downloadjobs",
-            "version": __version__,
-            "summary": "Prepares large downloads: many files become one zip.",
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        },
-        "servers": [{"url": "/"}],
-        "tags": [{"name": tag.value} for tag in Tag],
-        "paths": paths,
-        "components": components,
-    }
-
-
-def asks_for_user(who: Who, *, anonymous_start: bool) -> bool:
-    """Whether an operation is refused without a user, where users are known by a header."""
-    return who is Who.USER or (who is Who.START and not anonymous_start)
+    return _Writer(tuple(operations), mode, anonymous_start=anonymous_start).document()
 
 
 class _Titleless(GenerateJsonSchema):
@@ -119,33 +113,128 @@ class _Schemas:
         )
         self.definitions: dict[str, Any] = dict(sorted(definitions["$defs"].items()))
 
+    def of(self, answer: Answered) -> dict[str, Any]:
+        if answer.model is not None:
+            return self.reference(answer.model)
+        return _ANY[answer.media_type or JSON]
+
     def reference(self, model: type[BaseModel]) -> dict[str, Any]:
         return self._references[model, "validation"]
+
+
+class _Writer:
+    """Writes the document of one installation."""
+
+    def __init__(self, operations: tuple[Operation, ...], mode: AuthMode, *, anonymous_start: bool) -> None:
+        self._operations = operations
+        self._mode = mode
+        self._schemas = _Schemas(operations)
+        self._with_user = {Who.USER}
+        if mode is AuthMode.JWT:
+            self._with_user |= {Who.START, Who.FILES}
+        elif not anonymous_start:
+            self._with_user.add(Who.START)
+        # What may be asked next about the job that an answer names; whoever holds a stream never comes back.
+        self._linked = [
+            one.name
+            for one in operations
+            if JOB_ID in one.parameters
+            and all(answer.media_type != EVENTS for answer in one.answers.values())
+        ]
+
+    def document(self) -> dict[str, Any]:
+        paths: dict[str, dict[str, Any]] = {}
+        for operation in self._operations:
+            paths.setdefault(_public(operation.path), {})[operation.method.lower()] = self._operation(
+                operation
+            )
+        components: dict[str, Any] = {
+            "schemas": self._schemas.definitions,
+            "headers": {
+                name: {"description": description, "schema": schema}
+                for name, (description, schema) in HEADERS.items()
+            },
+        }
+        if self._mode in _SCHEMES:
+            components["securitySchemes"] = {SCHEME: _SCHEMES[self._mode]}
+        return {
+            "openapi": "3.1.1",
+            "info": {
+                "title": "downloadjobs",
+                "version": __version__,
+                "summary": "Prepares large downloads: many files become one zip.",
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "servers": [{"url": "/"}],
+            "tags": [{"name": tag.value} for tag in Tag],
+            "paths": paths,
+            "components": components,
+        }
+
+    def _signed_in(self, operation: Operation) -> bool:
+        return self._mode in _SCHEMES and operation.who in self._with_user
+
+    def _operation(self, operation: Operation) -> dict[str, Any]:
+        described: dict[str, Any] = {
+            "operationId": operation.name,
+            "tags": [operation.tag.value],
+            "summary": operation.summary,
+        }
+        if operation.description:
+            described["description"] = operation.description
+        if operation.parameters:
+            described["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
+        if operation.body is not None:
+            schema = self._schemas.reference(operation.body)
+            described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
+        described["responses"] = {**self._answers(operation), **self._problems(operation)}
+        described["security"] = [{SCHEME: []}] if self._signed_in(operation) else []
+        return described
+
+    def _answers(self, operation: Operation) -> dict[str, Any]:
+        found = {}
+        for status, answer in sorted(operation.answers.items()):
+            described: dict[str, Any] = {
+                "description": answer.description,
+                "headers": _headers(operation, answer.headers),
+            }
+            if answer.media_type is not None:
+                described["content"] = {answer.media_type: {"schema": self._schemas.of(answer)}}
+            if answer.model is not None and issubclass(answer.model, Initiated):
+                described["links"] = {name: _link(name) for name in self._linked}
+            found[str(status)] = described
+        return found
+
+    def _problems(self, operation: Operation) -> dict[str, Any]:
+        by_status: dict[int, list[Kind]] = {}
+        for kind in sorted(set(self._kinds(operation)), key=lambda kind: (kind.status, kind.code)):
+            if kind.status.value not in operation.answers:  # one with a body of its own, such as /health's
+                by_status.setdefault(kind.status.value, []).append(kind)
+        return {
+            str(status): {
+                "description": " ".join(f"{kind.title} (`{kind.code}`)." for kind in kinds),
+                "headers": _headers(operation, ("Retry-After",) if status in _COME_BACK else ()),
+                "content": {problems.CONTENT_TYPE: {"schema": self._schemas.reference(Problem)}},
+            }
+            for status, kinds in by_status.items()
+        }
+
+    def _kinds(self, operation: Operation) -> Iterable[Kind]:
+        yield from _ALL
+        yield from operation.problems
+        if operation.limited:
+            yield problems.RATE_LIMITED
+        if operation.body is not None:
+            yield from _WITH_BODY
+        if self._signed_in(operation):
+            yield from _WITH_USER
+        if self._mode is AuthMode.JWT:
+            yield problems.SIGN_IN_UNAVAILABLE
 
 
 def _public(path: str) -> str:
     """A path as clients read it: `{jobId}`, not `{job_id}`."""
     return path.replace("{job_id}", "{jobId}")
-
-
-def _operation(
-    operation: Operation, schemas: _Schemas, linked: Sequence[str], *, signed_in: bool
-) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "operationId": operation.name,
-        "tags": [operation.tag.value],
-        "summary": operation.summary,
-    }
-    if operation.description:
-        described["description"] = operation.description
-    if operation.parameters:
-        described["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
-    if operation.body is not None:
-        reference = schemas.reference(operation.body)
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
-    described["responses"] = _answers(operation, schemas, linked, signed_in=signed_in)
-    described["security"] = [{SCHEME: []}] if signed_in else []
-    return described
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
@@ -158,53 +247,10 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def _answers(
-    operation: Operation, schemas: _Schemas, linked: Sequence[str], *, signed_in: bool
-) -> dict[str, Any]:
-    described = {
-        str(status): _answer(answer, schemas, linked) for status, answer in sorted(operation.answers.items())
-    }
-    by_status: dict[int, list[Kind]] = {}
-    for kind in sorted(
-        set(_kinds(operation, signed_in=signed_in)), key=lambda kind: (kind.status, kind.code)
-    ):
-        by_status.setdefault(kind.status, []).append(kind)
-    for status, kinds in by_status.items():
-        if str(status) in described:
-            continue  # an answer with a body of its own, such as /health's
-        described[str(status)] = {
-            "description": " ".join(f"{kind.title} (`{kind.code}`)." for kind in kinds),
-            "headers": _headers(("X-Request-ID",)),
-            "content": {problems.CONTENT_TYPE: {"schema": schemas.reference(Problem)}},
-        }
-    return described
-
-
-def _kinds(operation: Operation, *, signed_in: bool) -> Iterable[Kind]:
-    yield from _ALL
-    yield from operation.problems
-    if operation.body is not None:
-        yield from _WITH_BODY
-    if signed_in:
-        yield from _WITH_USER
-
-
-def _answer(answer: Answered, schemas: _Schemas, linked: Sequence[str]) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "description": answer.description,
-        "headers": _headers((*answer.headers, "X-Request-ID")),
-    }
-    schema = schemas.reference(answer.model) if answer.model is not None else _ANY[answer.media_type]
-    described["content"] = {answer.media_type: {"schema": schema}}
-    if answer.model is Initiated:
-        described["links"] = {name: _link(name) for name in linked}
-    return described
-
-
 def _link(name: str) -> dict[str, Any]:
-    """What may be asked next about the job that an answer names."""
     return {"operationId": name, "parameters": {"jobId": "$response.body#/jobId"}}
 
 
-def _headers(names: Iterable[str]) -> dict[str, Any]:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+def _headers(operation: Operation, names: Sequence[str]) -> dict[str, Any]:
+    limits = _LIMITS if operation.limited else ()
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, *limits, "X-Request-ID")}

@@ -6,11 +6,35 @@ from typing import Final
 
 from downloadjobs_api import answers, problems
 from downloadjobs_api.bodies import ClaimBody, FileBody, InitiateBody
-from downloadjobs_api.operations import HTML, JOB_ID, Answered, Operation, Tag, Who
+from downloadjobs_api.operations import (
+    CURSOR,
+    EVENTS,
+    HTML,
+    IDEMPOTENCY_KEY,
+    IF_NONE_MATCH,
+    JOB_ID,
+    LAST_EVENT_ID,
+    LIMIT,
+    PREFER,
+    STATE,
+    Answered,
+    Operation,
+    Tag,
+    Who,
+)
 
 _QUEUE: Final = (problems.QUEUE_UNAVAILABLE,)
 _STORAGE: Final = (problems.STORAGE_UNAVAILABLE, problems.STORAGE_TIMEOUT)
 _OF_ONE_JOB: Final = (problems.FORBIDDEN, problems.JOB_NOT_FOUND, *_QUEUE)
+_SUBMITTED: Final = (
+    problems.INVALID_IDEMPOTENCY_KEY,
+    problems.IDEMPOTENCY_KEY_REUSED,
+    problems.PRIORITY_TOO_HIGH,
+    problems.TOO_MANY_QUEUED,
+    *_QUEUE,
+)
+_STREAM: Final = (problems.NOT_ACCEPTABLE, problems.TOO_MANY_STREAMS, problems.STREAMS_FULL)
+_UNCHANGED: Final = Answered("The client has it already.", media_type=None, headers=("ETag",))
 _RESULT: Final = (problems.RESULT_NOT_READY, problems.NO_RESULT, problems.RESULT_EXPIRED, *_STORAGE)
 
 OPERATIONS: Final = (
@@ -29,7 +53,8 @@ OPERATIONS: Final = (
         },
         "The answer comes at once; a worker bundles the files. `Location` is the job's status.",
         body=InitiateBody,
-        problems=(problems.PRIORITY_TOO_HIGH, problems.TOO_MANY_QUEUED, *_QUEUE),
+        parameters=(IDEMPOTENCY_KEY,),
+        problems=(*_SUBMITTED, problems.CALLBACK_REFUSED, problems.WEBHOOKS_OFF),
     ),
     Operation(
         "GET",
@@ -37,9 +62,16 @@ OPERATIONS: Final = (
         "status",
         Tag.DOWNLOADS,
         "How far a job is",
-        {200: Answered("The job's status now.", answers.Status)},
+        {
+            200: Answered(
+                "The job's status now.",
+                answers.Status,
+                headers=("ETag", "Retry-After", "Preference-Applied"),
+            ),
+            304: _UNCHANGED,
+        },
         "`Retry-After` says when to ask again, for as long as the job has not ended.",
-        parameters=(JOB_ID,),
+        parameters=(JOB_ID, IF_NONE_MATCH, PREFER),
         problems=_OF_ONE_JOB,
     ),
     Operation(
@@ -55,12 +87,28 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET",
+        "/v1/jobs",
+        "jobs",
+        Tag.JOBS,
+        "Your jobs, newest first",
+        {200: Answered("A page of them.", answers.JobPage, headers=("ETag",)), 304: _UNCHANGED},
+        "A page may have fewer jobs than `limit`, or none, and yet a next one: it looks at a part at a time.",
+        parameters=(STATE, LIMIT, CURSOR, IF_NONE_MATCH),
+        problems=(problems.INVALID_PARAMETER, *_QUEUE),
+    ),
+    Operation(
+        "GET",
         "/v1/jobs/{job_id}",
         "job",
         Tag.JOBS,
         "A job's whole record",
-        {200: Answered("The record, and the job's place in the queue.", answers.JobDetail)},
-        parameters=(JOB_ID,),
+        {
+            200: Answered(
+                "The record, and the job's place in the queue.", answers.JobDetail, headers=("ETag",)
+            ),
+            304: _UNCHANGED,
+        },
+        parameters=(JOB_ID, IF_NONE_MATCH),
         problems=_OF_ONE_JOB,
     ),
     Operation(
@@ -73,6 +121,50 @@ OPERATIONS: Final = (
         "A waiting job ends at once, a running one within two seconds.",
         parameters=(JOB_ID,),
         problems=(*_OF_ONE_JOB, problems.ALREADY_FINISHED),
+    ),
+    Operation(
+        "POST",
+        "/v1/jobs/{job_id}/retry",
+        "retry",
+        Tag.JOBS,
+        "Ask again for the files that failed",
+        {202: Answered("A new job is accepted.", answers.Retried, headers=("Location", "Retry-After"))},
+        "A job that has no result is asked for again as a whole.",
+        parameters=(JOB_ID, IDEMPOTENCY_KEY),
+        problems=(*_OF_ONE_JOB, problems.JOB_UNFINISHED, problems.NOTHING_TO_RETRY, *_SUBMITTED),
+    ),
+    Operation(
+        "GET",
+        "/v1/jobs/{job_id}/events",
+        "jobEvents",
+        Tag.JOBS,
+        "Follow a job",
+        {
+            200: Answered("Server-Sent Events: a snapshot, then changes, to its end.", media_type=EVENTS),
+            204: Answered("The client has the last event; there will be no more.", media_type=None),
+        },
+        parameters=(JOB_ID, LAST_EVENT_ID),
+        problems=(*_OF_ONE_JOB, *_STREAM),
+    ),
+    Operation(
+        "GET",
+        "/v1/events",
+        "events",
+        Tag.JOBS,
+        "Follow all your jobs",
+        {200: Answered("Server-Sent Events: a snapshot, then changes.", media_type=EVENTS)},
+        parameters=(LAST_EVENT_ID,),
+        problems=(*_STREAM, *_QUEUE),
+    ),
+    Operation(
+        "GET",
+        "/v1/jobs/{job_id}/timeline",
+        "timeline",
+        Tag.JOBS,
+        "What happened to a job, and when",
+        {200: Answered("As far as it is known now.", answers.Timeline)},
+        parameters=(JOB_ID,),
+        problems=_OF_ONE_JOB,
     ),
     Operation(
         "POST",
@@ -121,6 +213,16 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET",
+        "/v1/webhooks/key",
+        "webhookKeys",
+        Tag.SERVICE,
+        "By which receivers verify webhooks",
+        {200: Answered("The installation's public keys.", answers.VerificationKeys)},
+        who=Who.ANYBODY,
+        problems=(problems.NOT_FOUND,),
+    ),
+    Operation(
+        "GET",
         "/",
         "root",
         Tag.SERVICE,
@@ -148,6 +250,7 @@ OPERATIONS: Final = (
         "The process is alive",
         {200: Answered("It is.", answers.Ok)},
         who=Who.ANYBODY,
+        limited=False,
     ),
     Operation(
         "GET",
@@ -157,6 +260,7 @@ OPERATIONS: Final = (
         "The process can take work",
         {200: Answered("It can.", answers.Ok)},
         who=Who.ANYBODY,
+        limited=False,
         problems=(*_QUEUE, problems.DRAINING),
     ),
     Operation(

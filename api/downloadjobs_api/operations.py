@@ -10,10 +10,13 @@ from typing import Final
 from pydantic import BaseModel
 
 from downloadjobs_api.bodies import MAX_JOB_ID
+from downloadjobs_api.job_list import DEFAULT_LIMIT, MAX_LIMIT
 from downloadjobs_api.problems import Kind
+from downloadjobs_core.states import JobState
 
 JSON: Final = "application/json"
 HTML: Final = "text/html"
+EVENTS: Final = "text/event-stream"
 
 
 class Who(Enum):
@@ -50,6 +53,40 @@ class Parameter:
 JOB_ID: Final = Parameter(
     "job_id", "path", {"type": "string", "minLength": 1, "maxLength": MAX_JOB_ID}, "The job's id"
 )
+IF_NONE_MATCH: Final = Parameter(
+    "If-None-Match", "header", {"type": "string"}, "The `ETag` that the client has: 304 if it still holds"
+)
+IDEMPOTENCY_KEY: Final = Parameter(
+    "Idempotency-Key",
+    "header",
+    {"type": "string", "pattern": r"^[!#-+\--\[\]-~]{1,255}$"},
+    "The same key and body give the same job. 1 to 255 visible ASCII characters, quoted or bare",
+)
+PREFER: Final = Parameter(
+    "Prefer",
+    "header",
+    {"type": "string"},
+    "`wait=N`: hold the answer for N seconds at most, until there is news (RFC 7240)",
+)
+LAST_EVENT_ID: Final = Parameter(
+    "Last-Event-ID",
+    "header",
+    {"type": "string"},
+    "The last event that the client has: what it missed comes first",
+)
+STATE: Final = Parameter(
+    "state",
+    "query",
+    {"type": "array", "items": {"type": "string", "enum": [state.value for state in JobState]}},
+    "Only jobs in one of these",
+)
+LIMIT: Final = Parameter(
+    "limit",
+    "query",
+    {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    "Jobs on a page at most",
+)
+CURSOR: Final = Parameter("cursor", "query", {"type": "string"}, "`nextCursor` of the page before")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +95,8 @@ class Answered:
 
     description: str
     model: type[BaseModel] | None = None
-    media_type: str = JSON
+    media_type: str | None = JSON
+    """None for an answer without a body."""
     headers: Sequence[str] = ()
 
 
@@ -77,5 +115,12 @@ class Operation:
     body: type[BaseModel] | None = None
     parameters: Sequence[Parameter] = ()
     who: Who = Who.USER
+    limited: bool = True
+    """Whether it counts for the rate limit."""
     problems: Sequence[Kind] = field(default=())
     """Beside those that every operation of its sort may meet."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether it answers with events, for as long as there are any."""
+        return any(answer.media_type == EVENTS for answer in self.answers.values())

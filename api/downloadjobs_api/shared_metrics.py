@@ -67,8 +67,13 @@ class SharedMetrics(Collector):
             return list(self._collector.collect())  # type: ignore[no-untyped-call]
 
     def ended(self, pid: int) -> None:
-        """Move a dead process' values to those of all that have ended, or files would pile up."""
+        """Move a dead process' values to those of all that have ended, or files would pile up.
+
+        What it held open ended with it, so its gauges go.
+        """
         with self._locked(fcntl.LOCK_EX):
+            for gauges in self._folder.glob(f"gauge_*_{pid}.db"):
+                gauges.unlink()
             for kind in TYPES:
                 left, gone = (self._folder / f"{kind}_{name}.db" for name in (pid, GONE))
                 if left.exists():

@@ -81,11 +81,20 @@ def fetch(options: Options, operator: str) -> tuple[dict[str, Any], Decisions]:
         raise CliError(f"What answers at {operator} is no operator of downloadjobs.") from None
 
 
+def _when(found: Decided) -> str:
+    """The second, or from the first to the last of a series."""
+    begin, end = ((at.partition(".")[0].replace("T", " ") + "Z") for at in (found.at, found.until))
+    if begin == end:
+        return begin
+    day, _, time = end.partition(" ")
+    return f"{begin} - {time if begin.startswith(day) else end}"
+
+
 def told(decisions: list[Decided]) -> list[str]:
     """Each decision on two lines: when, what and why in columns, and the sentence below."""
     rows = [
         [
-            found.at.partition(".")[0].replace("T", " ") + "Z",
+            _when(found),
             f"{found.current} -> {found.desired}" if found.current != found.desired else str(found.current),
             found.reason,
             found.outcome,

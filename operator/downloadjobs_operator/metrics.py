@@ -135,6 +135,11 @@ class AutoscalerMetrics:
             ("reason",),
             registry=registry,
         )
+        self._rolling_out = Gauge(
+            f"{PREFIX}autoscaler_rolling_out",
+            "1 while the workers' Deployment replaces its pods, else 0.",
+            registry=registry,
+        )
         self._latency = Histogram(
             f"{PREFIX}autoscaler_scale_latency_seconds",
             "What a stage of scaling took, in seconds.",
@@ -179,6 +184,10 @@ class AutoscalerMetrics:
         if reason is not None:
             self._held_for.add(reason)
             self._held.labels(reason).set(1)
+
+    def rollout(self, *, under_way: bool) -> None:
+        """Whether the workers' pods are being replaced."""
+        self._rolling_out.set(under_way)
 
     def took(self, stage: str, seconds: float) -> None:
         """A stage of scaling has ended."""

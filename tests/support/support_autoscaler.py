@@ -49,6 +49,7 @@ class InMemoryWorkers:
         controlled: whether the Deployment's controller is at work.
         at_once: whether it is quicker than anybody can see; else it takes a moment.
         before: called before each method with this name does its work.
+        takes_from: the template whose pods it removes first; it may choose any.
     """
 
     def __init__(self, replicas: int = 0) -> None:
@@ -61,6 +62,7 @@ class InMemoryWorkers:
         self.before: dict[str, Callable[[], None]] = {}
         self.controlled = True
         self.at_once = False
+        self.takes_from = ""
         self.synced = True
         self.changed: Callable[[], None] = lambda: None
         self.control()
@@ -123,8 +125,8 @@ class InMemoryWorkers:
             self.terminate(uid)
         self.touch()
 
-    def add(self, *, ready: bool = True, template: str = "t1") -> str:
-        """A pod comes; its uid."""
+    def add(self, *, ready: bool = True, template: str = "t1", room: bool = True) -> str:
+        """A pod comes, for which there may be no room; its uid."""
         uid = f"pod-{len(self.pods_there)}"
         self.pods_there[uid] = {
             "metadata": {
@@ -136,7 +138,12 @@ class InMemoryWorkers:
             },
             "status": {"phase": "Running", "conditions": []},
         }
-        self.ready(uid, ready=ready)
+        self.ready(uid, ready=ready and room)
+        if not room:
+            self.pods_there[uid]["status"]["conditions"].append(
+                {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+            )
+            self.changed()
         return uid
 
     def ready(self, uid: str, *, ready: bool) -> None:
@@ -162,11 +169,17 @@ class InMemoryWorkers:
         """Of the Events."""
         return [event["reason"] for event in self.events]
 
-    def _rank(self, pod: Object) -> tuple[bool, int, str]:
+    def _rank(self, pod: Object) -> tuple[bool, bool, int, str]:
+        later = pod["metadata"]["labels"][TEMPLATE_HASH] != self.takes_from
         ready = pod["status"]["conditions"][0]["status"] == "True"
         cost = int(pod["metadata"]["annotations"].get(DELETION_COST, 0))
         # The youngest first: times of this form sort as texts.
-        return ready, cost, "".join(chr(255 - ord(one)) for one in pod["metadata"]["creationTimestamp"])
+        return (
+            later,
+            ready,
+            cost,
+            "".join(chr(255 - ord(one)) for one in pod["metadata"]["creationTimestamp"]),
+        )
 
     def _called(self, method: str) -> None:
         if (before := self.before.get(method)) is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -24,6 +27,9 @@ BUNDLED: Final[dict[str, Any]] = {
         "objectStore": {"workerSecret": "s3-worker", "apiSecret": "s3-api"},
     }
 }
+
+FREE: Final = {"DOWNLOADJOBS_API", "ENVIRONMENT"}
+"""Variables that are no process' settings, or not the chart's own."""
 
 INGRESS: Final = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}]
 
@@ -83,6 +89,15 @@ def test_schema_and_reference_are_those_of_the_values(tmp_path: Path) -> None:
         assert (tmp_path / made).read_text(encoding="utf-8") == (kept / made).read_text(encoding="utf-8")
 
 
+def test_the_reference_tells_what_each_value_is() -> None:
+    """No value of the reference is without a word, but for alerts, whose names are their pages'."""
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| .* \| (.*) \|$", (ROOT / "docs" / "values.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) > 200
+    assert {path for path, meaning in rows if not meaning.strip() and ".thresholds." not in path} == set()
+
+
 def test_defaults_obey_the_schema() -> None:
     """What the chart itself says is valid, with bundled servers and with others."""
     assert rendered()
@@ -104,6 +119,15 @@ def test_defaults_obey_the_schema() -> None:
         ({"external": {"redis": {"port": 0}}}, "/external/redis/port"),
         ({"networkPolicy": {"s3Ports": []}}, "/networkPolicy/s3Ports"),
         ({"tests": {"fileIds": [5]}}, "/tests/fileIds"),
+        ({"external": {"s3": {"endpoint": "s3.example.com"}}}, "/external/s3/endpoint"),
+        ({"external": {"s3": {"publicEndpoint": "https://s3.example.com/films"}}}, "publicEndpoint"),
+        ({"external": {"s3": {"bucket": "s3://films"}}}, "/external/s3/bucket"),
+        ({"bundled": {"objectStore": {"publicEndpoint": "localhost:8333"}}}, "publicEndpoint"),
+        ({"external": {"redis": {"host": "redis://redis.example.com"}}}, "/external/redis/host"),
+        ({"external": {"redis": {"host": "redis.example.com:6379"}}}, "/external/redis/host"),
+        ({"worker": {"podSecurityContext": {"runAsUser": 0}}}, "/worker/podSecurityContext/runAsUser"),
+        ({"worker": {"rollout": {"maxSurge": "some"}}}, "/worker/rollout/maxSurge"),
+        ({"bundled": {"redis": {"maxMemory": "384Mi"}}}, "/bundled/redis/maxMemory"),
     ],
 )
 def test_the_schema_refuses(values: dict[str, Any], message: str) -> None:
@@ -111,6 +135,145 @@ def test_the_schema_refuses(values: dict[str, Any], message: str) -> None:
     done = render(values)
     assert done.returncode
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("host", ["redis", "redis.example.com", "10.0.0.1", "fd00::1"])
+def test_hosts_of_all_kinds_are_taken(host: str) -> None:
+    """A name, and addresses of both kinds, are hosts."""
+    assert rendered({"external": {"redis": {"host": host}}})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"settings": {"S3_BUCKET_NAME": "b"}},
+            "settings.S3_BUCKET_NAME is set by the chart: use external.s3.bucket",
+        ),
+        (
+            {"api": {"settings": {"REDIS_URL": "r"}}},
+            "api.settings.REDIS_URL is set by the chart: use external",
+        ),
+        (
+            {"worker": {"settings": {"POD_UID": "u"}}},
+            "worker.settings.POD_UID is set by the chart: leave it out",
+        ),
+        (
+            {"operator": {"settings": {"WATCH_NAMESPACES": "a"}}},
+            "operator.settings.WATCH_NAMESPACES is set by the chart: use operator.watchNamespaces",
+        ),
+        (
+            {"worker": {"extraEnv": [{"name": "S3_ENDPOINT", "value": "e"}]}},
+            "worker.extraEnv.S3_ENDPOINT is set by the chart: use external.s3.endpoint",
+        ),
+        ({"external": {"s3": {"workerSecret": "s"}}}, "give both external.s3.workerSecret and"),
+        (
+            {"monitoring": {"prometheusRule": {"disabled": ["typo"]}}},
+            "monitoring.prometheusRule.disabled names the alert typo",
+        ),
+        (
+            {"worker": {"rollout": {"maxSurge": 0, "maxUnavailable": "0%"}}},
+            "must not both be 0",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(values: dict[str, Any], message: str) -> None:
+    """The chart names the value that is wrong, and what to say instead."""
+    done = render(values)
+    assert done.returncode
+    assert message in done.stderr
+
+
+def test_every_variable_of_the_chart_is_refused_as_a_setting() -> None:
+    """Whatever a pod gets from the chart, a setting of that name would stand there twice, or be dropped."""
+    everything: dict[str, Any] = {
+        "operator": {
+            "userIdNamespaces": ["a"],
+            "mirrorApiJobs": "all",
+            "mirrorNamespace": "m",
+            "peering": {"enabled": True},
+        },
+        "external": {
+            "redis": {"username": "u", "tls": True, "existingSecret": "s", "caSecret": "c"},
+            "s3": {
+                "endpoint": "https://s3",
+                "publicEndpoint": "https://s3",
+                "region": "r",
+                "resultsBucket": "b",
+                "forcePathStyle": True,
+                "caSecret": "c",
+                "workerSecret": "w",
+                "apiSecret": "a",
+            },
+        },
+    }
+    sentinel = {"external": {"redis": {"host": "", "sentinels": ["s:1"], "sentinelMaster": "m"}}}
+    url = {"external": {"redis": {"host": "", "existingSecret": "s", "urlKey": "url"}}}
+    found = {
+        (component, variable["name"])
+        for values in (everything, sentinel, url)
+        for component, spec in pods(rendered(values)).items()
+        if component in {"api", "worker", "operator"}
+        for variable in spec["containers"][0]["env"]
+    } - {(component, name) for component in ("api", "worker", "operator") for name in FREE}
+    assert len(found) > 40
+    settings: dict[str, Any] = {}
+    for component, name in found:
+        settings.setdefault(component, {"settings": {}})["settings"][name] = "x"
+    said = render(settings).stderr
+    for component, name in found:
+        assert f"{component}.settings.{name} is set by the chart" in said, name
+
+
+def test_all_faults_are_told_at_once() -> None:
+    """Whoever has made several mistakes need not find them one by one, with or without a cluster."""
+    done = support_chart.render(
+        "external.redis.host=redis", "worker.autoscaling.min=11", "settings.PORT=1", values={}
+    )
+    assert done.returncode
+    assert "4 of the values cannot be meant:" in done.stderr
+    for words in (
+        "say bundled.redis.enabled=false",
+        "worker.autoscaling.min must",
+        "settings.PORT",
+        "Secrets",
+    ):
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("memory", "limit", "good"),
+    [
+        ("384mb", "768Mi", True),
+        ("768mb", "768Mi", False),
+        ("1gb", "768Mi", False),
+        ("1gb", "1.5Gi", True),
+        ("402653184", "384Mi", False),
+    ],
+)
+def test_redis_is_full_before_it_is_killed(memory: str, limit: str, good: bool) -> None:  # noqa: FBT001
+    """The bundled Redis may hold less than its container: else it is killed, where it should refuse."""
+    redis = {"maxMemory": memory, "resources": {"limits": {"memory": limit}}}
+    done = render({"bundled": {"redis": redis}}, BUNDLED)
+    assert (done.returncode == 0) is good
+    if not good:
+        assert f"bundled.redis.maxMemory ({memory}) must be well below" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("redis", {"external": {"redis": {"existingSecret": "try-downloadjobs-redis"}}}),
+        ("s3-api", {"external": {"s3": {"workerSecret": "w", "apiSecret": "try-downloadjobs-s3-api"}}}),
+    ],
+)
+def test_an_upgrade_would_delete_its_own_secrets(name: str, values: dict[str, Any]) -> None:
+    """Helm deletes what the chart has made and makes no more: a Secret of that name would be gone."""
+    assert rendered(values)
+    done = support_chart.render(values=merged(EXTERNAL, values), upgrade=True)
+    assert done.returncode
+    assert f"names try-downloadjobs-{name}, which is what the chart calls a Secret" in done.stderr
+    assert f"such as my-{name}" in done.stderr
 
 
 def test_other_settings_and_globals_are_free() -> None:
@@ -199,6 +362,34 @@ def test_replicas_are_spread(component: str) -> None:
         ]
         == own
     )
+
+
+def test_a_wrong_image_takes_nobody_away() -> None:
+    """Of API and operator a new pod is ready before the old one goes; of workers, all but a quarter go on."""
+    objects = rendered()
+    for component, unavailable in (("api", 0), ("operator", 0), ("worker", "25%")):
+        strategy = named(objects, "Deployment", f"try-downloadjobs-{component}")["spec"]["strategy"]
+        assert strategy["type"] == "RollingUpdate"
+        assert strategy["rollingUpdate"]["maxUnavailable"] == unavailable
+    own = {"maxSurge": 2, "maxUnavailable": 1}
+    worker = named(rendered({"worker": {"rollout": own}}), "Deployment", "try-downloadjobs-worker")
+    assert worker["spec"]["strategy"]["rollingUpdate"] == own
+
+
+def test_the_operator_watches_its_own_namespace_wherever_it_is() -> None:
+    """Without more it watches the namespace it stands in; else those that are named, and no other."""
+
+    def watched(**operator: object) -> dict[str, Any]:
+        (found,) = (
+            one
+            for one in pods(rendered({"operator": operator}))["operator"]["containers"][0]["env"]
+            if one["name"] == "WATCH_NAMESPACES"
+        )
+        return dict(found)
+
+    assert watched()["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+    assert watched(watchNamespaces=["b", "a", "b"])["value"] == "b,a"
+    assert watched(clusterWide=True)["value"] == "*"
 
 
 def test_drains_take_a_few_pods_at_once() -> None:
@@ -388,6 +579,37 @@ def test_policies_can_be_left_out() -> None:
 # What else.
 
 
+def notes(folder: Path, values: Mapping[str, Any]) -> str:
+    """What Helm says after an installation, as text of an object, which it renders without a cluster."""
+    chart = folder / "chart"
+    shutil.copytree(CHART, chart, dirs_exist_ok=True)
+    text = (chart / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    (chart / "templates" / "notes.yaml").write_text(
+        '{{- define "notes" }}'
+        + text
+        + '{{ end }}\nkind: Notes\nmetadata: {name: n}\ntext: {{ include "notes" . | toJson }}\n',
+        encoding="utf-8",
+    )
+    found: str = named(support_chart.rendered(values=merged(EXTERNAL, values), chart=chart), "Notes", "n")[
+        "text"
+    ]
+    return found
+
+
+def test_the_notes_name_the_namespaces_that_are_served(tmp_path: Path) -> None:
+    """Each served namespace has its command, and a warning says so if the release's own is none of them."""
+    own, others = notes(tmp_path, {}), notes(tmp_path, {"operator": {"watchNamespaces": ["films", "songs"]}})
+    assert "kubectl --namespace own get downloadjobs" in own
+    for name in ("films", "songs"):
+        assert f"kubectl --namespace {name} get downloadjobs" in others
+    assert "kubectl --namespace own get downloadjobs" not in others
+    assert "those of own, its own namespace, are NOT run" in others
+    both = notes(tmp_path, {"operator": {"watchNamespaces": ["own", "films"]}})
+    everywhere = notes(tmp_path, {"operator": {"clusterWide": True}})
+    assert "kubectl get downloadjobs --all-namespaces" in everywhere
+    assert "NOT run" not in own + both + everywhere
+
+
 def test_the_test_runs_a_whole_job() -> None:
     """`helm test` seeds files as a worker may, and asks for a job as a user; or it takes files of yours."""
     pod = named(rendered(base=BUNDLED), "Pod", "try-downloadjobs-test")
@@ -408,6 +630,42 @@ def test_the_test_runs_a_whole_job() -> None:
     ours = named(rendered(), "Pod", "try-downloadjobs-test")["spec"]["containers"][0]["args"][0]
     assert "--count 3 --size 300k --first-id 99990001" in ours
     assert "Pod" not in kinds(rendered({"tests": {"enabled": False}}))
+
+
+@pytest.mark.parametrize(("code", "tries"), [(2, 1), (4, 10), (3, 14)])
+def test_the_test_gives_up(code: int, tries: int, tmp_path: Path) -> None:
+    """A wrong setting ends it at once, a store that refuses later; one that is away is waited for."""
+    pod = named(rendered(base=BUNDLED), "Pod", "try-downloadjobs-test")
+    (container,) = pod["spec"]["containers"]
+    programs = {
+        # Its 14th try works: a store that is away comes back.
+        "downloadjobs": 'echo "$1" >>calls; [ "$1" = submit ] || [ "$(grep -c seed calls)" -ge 14 ] || exit '
+        + str(code),
+        "sleep": "",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    done = subprocess.run(
+        [*container["command"], *container["args"]],
+        cwd=tmp_path,
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    calls = (tmp_path / "calls").read_text(encoding="utf-8").split()
+    assert calls.count("seed") == tries
+    assert done.returncode == (0 if "submit" in calls else code)
+    assert ("submit" in calls) is (code == 3)
+
+
+def test_its_policy_goes_with_the_test() -> None:
+    """Without the test there is no policy for it."""
+    assert "test" in policies(rendered())
+    assert "test" not in policies(rendered({"tests": {"enabled": False}}))
 
 
 def test_minio_gets_a_user_who_only_reads() -> None:
@@ -541,18 +799,7 @@ def test_tokens_that_cannot_be_checked_are_refused(jwt: dict[str, str], message:
     assert message in ran.stderr
 
 
-def test_settings_may_still_name_the_mode() -> None:
-    """AUTH_MODE in `settings` counts where `auth.mode` is as by default, and no variable stands twice."""
-    assert (
-        api_environment(rendered(values={"api": {"settings": {"AUTH_MODE": "anonymous"}}}))["AUTH_MODE"]
-        == "anonymous"
-    )
-    both = {
-        "api": {
-            **JWT,
-            "settings": {"AUTH_MODE": "header", "TRUSTED_PROXIES": "1.0.0.0/8"},
-            "trustedProxies": ["10.0.0.0/8", "fd00::/8"],
-        }
-    }
-    told = api_environment(rendered(values=both))
-    assert (told["AUTH_MODE"], told["TRUSTED_PROXIES"]) == ("jwt", "10.0.0.0/8,fd00::/8")
+def test_trusted_proxies_are_told() -> None:
+    """The networks of `api.trustedProxies` are one variable, with commas between."""
+    told = api_environment(rendered(values={"api": {"trustedProxies": ["10.0.0.0/8", "fd00::/8"]}}))
+    assert told["TRUSTED_PROXIES"] == "10.0.0.0/8,fd00::/8"

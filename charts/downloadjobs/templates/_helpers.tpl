@@ -139,14 +139,11 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/*
-The environment by `settings`, without what the chart sets itself. Takes a dict: root, settings (the component's), own
-(the names that the chart sets).
-*/}}
+{{/* The environment by `settings`. Takes a dict: root, settings (the component's). */}}
 {{- define "downloadjobs.settings" -}}
 {{- $all := merge (dict) (.settings | default dict) (.root.Values.settings | default dict) }}
-{{- range $name, $value := omit $all "REDIS_PASSWORD" "REDIS_URL" "S3_SECRET_ACCESS_KEY" "MINIO_SECRET_KEY" }}
-{{- if and (not (has $name $.own)) (not (has $name (include "downloadjobs.telemetryNames" $.root | splitList " "))) (not (kindIs "invalid" $value)) }}
+{{- range $name, $value := $all }}
+{{- if not (kindIs "invalid" $value) }}
 - name: {{ $name }}
   {{- if kindIs "float64" $value }}
   {{- /* Helm reads 16777216 as a floating number, and would write 1.6777216e+07. */}}
@@ -157,16 +154,6 @@ The environment by `settings`, without what the chart sets itself. Takes a dict:
   value: {{ $value | toString | quote }}
   {{- end }}
 {{- end }}
-{{- end }}
-{{- end }}
-
-{{/* The names that the template below sets, with blanks between. */}}
-{{- define "downloadjobs.telemetryNames" -}}
-{{- with .Values.telemetry }}
-{{- if .otlp.endpoint }}OTEL_EXPORTER_OTLP_ENDPOINT {{ end }}
-{{- if and .otlp.endpoint .otlp.headersSecret }}OTEL_EXPORTER_OTLP_HEADERS {{ end }}
-{{- if .sentry.existingSecret }}SENTRY_DSN {{ end }}
-{{- if .traceUrlTemplate }}TRACE_URL_TEMPLATE{{ end }}
 {{- end }}
 {{- end }}
 
@@ -206,41 +193,8 @@ The environment by `settings`, without what the chart sets itself. Takes a dict:
 {{- include "downloadjobs.fullname" . }}-s3
 {{- end }}
 
-{{/* Fails where it is not clear which Redis is meant. */}}
-{{- define "downloadjobs.checkRedis" -}}
-{{- $redis := .Values.external.redis }}
-{{- $named := or $redis.host $redis.sentinels $redis.urlKey }}
-{{- if and .Values.bundled.redis.enabled $named }}
-{{- fail "external.redis names a server, and bundled.redis.enabled installs another: say bundled.redis.enabled=false" }}
-{{- end }}
-{{- if not (or .Values.bundled.redis.enabled $named) }}
-{{- fail "there is no Redis: give external.redis.host (or sentinels, or urlKey), or bundled.redis.enabled=true" }}
-{{- end }}
-{{- if and $redis.urlKey (not $redis.existingSecret) }}
-{{- fail "external.redis.urlKey is a key of a Secret: name that in external.redis.existingSecret" }}
-{{- end }}
-{{- if ne (empty $redis.sentinels) (empty $redis.sentinelMaster) }}
-{{- fail "give both external.redis.sentinels and external.redis.sentinelMaster, or neither" }}
-{{- end }}
-{{- end }}
-
-{{/* Fails where it is not clear which object store is meant. */}}
-{{- define "downloadjobs.checkObjectStore" -}}
-{{- $store := .Values.bundled.objectStore }}
-{{- if and $store.enabled .Values.external.s3.bucket }}
-{{- fail "external.s3 names a bucket, and bundled.objectStore.enabled installs another: say bundled.objectStore.enabled=false" }}
-{{- end }}
-{{- if not (or $store.enabled .Values.external.s3.bucket) }}
-{{- fail "there is no bucket: give external.s3.bucket, or bundled.objectStore.enabled=true" }}
-{{- end }}
-{{- if and $store.enabled (not (has $store.kind (list "seaweedfs" "minio"))) }}
-{{- fail (printf "bundled.objectStore.kind must be seaweedfs or minio, not %v" $store.kind) }}
-{{- end }}
-{{- end }}
-
 {{/* How to reach Redis: environment variables. */}}
 {{- define "downloadjobs.redisEnv" -}}
-{{- include "downloadjobs.checkRedis" . }}
 {{- if .Values.bundled.redis.enabled -}}
 - name: REDIS_HOST
   value: {{ include "downloadjobs.redisName" . }}
@@ -297,7 +251,6 @@ The environment by `settings`, without what the chart sets itself. Takes a dict:
 
 {{/* The buckets' names: environment variables. All that the operator needs of storage. */}}
 {{- define "downloadjobs.bucketEnv" -}}
-{{- include "downloadjobs.checkObjectStore" . }}
 {{- if .Values.bundled.objectStore.enabled -}}
 - name: S3_BUCKET_NAME
   value: {{ .Values.bundled.objectStore.bucket }}
@@ -388,31 +341,36 @@ The environment by `settings`, without what the chart sets itself. Takes a dict:
 {{- end }}
 {{- end }}
 
-{{/*
-The Secrets that the chart makes, as JSON: by their names, their data. What is there is kept; what is new is made once, so
-that all templates see the same. Where nothing can be looked up, nothing may be made: each rendering would change it.
-*/}}
-{{- define "downloadjobs.secrets" -}}
-{{- if not (hasKey .Values "madeSecrets") }}
+{{/* The Secrets that the chart is to make, as JSON: by their names, their keys with the lengths of what is in them. */}}
+{{- define "downloadjobs.wantedSecrets" -}}
 {{- $wanted := dict }}
 {{- with .Values.bundled.redis }}
 {{- if and .enabled (not .existingSecret) }}
 {{- $_ := set $wanted (include "downloadjobs.redisName" $) (dict "password" 32) }}
 {{- end }}
 {{- end }}
-{{- with .Values.bundled.objectStore }}
 {{- range $component := list "worker" "api" }}
-{{- if and $.Values.bundled.objectStore.enabled (not (index $.Values.bundled.objectStore (printf "%sSecret" $component))) }}
+{{- with $.Values.bundled.objectStore }}
+{{- if and .enabled (not (index . (printf "%sSecret" $component))) }}
 {{- $_ := set $wanted (printf "%s-%s" (include "downloadjobs.s3Name" $) $component) (dict "accessKeyId" 20 "secretAccessKey" 40) }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- toJson $wanted }}
+{{- end }}
+
+{{/*
+These Secrets as JSON: by their names, their data. What is there is kept; what is new is made once, so that all templates
+see the same. Where nothing can be looked up, nothing may be made, as each rendering would change it: see the checks.
+*/}}
+{{- define "downloadjobs.secrets" -}}
+{{- if not (hasKey .Values "madeSecrets") }}
 {{- $made := dict }}
-{{- range $name, $keys := $wanted }}
+{{- range $name, $keys := include "downloadjobs.wantedSecrets" . | fromJson }}
 {{- $there := (lookup "v1" "Secret" $.Release.Namespace $name).data | default dict }}
 {{- $data := dict }}
 {{- range $key, $length := $keys }}
-{{- $_ := set $data $key (index $there $key | default (randAlphaNum $length | b64enc)) }}
+{{- $_ := set $data $key (index $there $key | default (randAlphaNum (int $length) | b64enc)) }}
 {{- end }}
 {{- $_ := set $made $name $data }}
 {{- end }}
@@ -420,10 +378,6 @@ that all templates see the same. Where nothing can be looked up, nothing may be 
 {{- $name := include "downloadjobs.webhooksName" . }}
 {{- $there := (lookup "v1" "Secret" .Release.Namespace $name).data | default dict }}
 {{- $_ := set $made $name (include "downloadjobs.webhookKeys" (dict "root" . "there" $there) | fromJson) }}
-{{- end }}
-{{- /* A namespace that is there has this account; where it is still to be made, the installer sees `default` too. */}}
-{{- if and $made (not (lookup "v1" "ServiceAccount" .Release.Namespace "default")) (not (lookup "v1" "Service" "default" "kubernetes")) }}
-{{- fail "the Secrets of the bundled servers and of webhooks are made once and kept, which takes a cluster to look them up in; helm template, Argo CD and Flux's templates have none. Make them yourself and name them: bundled.redis.existingSecret, bundled.objectStore.workerSecret and apiSecret, webhooks.existingSecret; or use servers of your own, by external.redis and external.s3" }}
 {{- end }}
 {{- $_ := set .Values "madeSecrets" $made }}
 {{- end }}

@@ -5,12 +5,14 @@
     desired = clamp(ceil(slots / concurrency), min, max)
 
 Up at once. Down never below the pods that hold live leases, only after the cooldown, and not during a
-rollout. Whatever is not known to be true counts against removing a pod.
+rollout, unless that has no room to go on. Whatever is not known to be true counts against removing a pod.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -74,6 +76,7 @@ class Pod:
     Attributes:
         leases: live leases that its worker holds.
         created_at: by the same clock as `Snapshot.now`, in seconds.
+        template: the hash of the template it was made of.
     """
 
     uid: str
@@ -82,6 +85,7 @@ class Pod:
     terminating: bool
     leases: int
     created_at: float
+    template: str = ""
 
     @property
     def busy(self) -> bool:
@@ -100,6 +104,7 @@ class Snapshot:
         replicas: the Deployment's `spec.replicas`.
         signal_age_seconds: since the counts were read.
         rolling_out: whether the Deployment replaces its pods.
+        stalled: whether that gets no further: its new pods find no room, or its deadline has passed.
         next_due_at: when the next delayed retry is due, by the same clock as `now`; None without one.
     """
 
@@ -114,6 +119,7 @@ class Snapshot:
     replicas: int = 0
     signal_age_seconds: float = 0.0
     rolling_out: bool = False
+    stalled: bool = False
     next_due_at: float | None = None
 
 
@@ -185,7 +191,8 @@ class Decision:
         current: what `spec.replicas` is.
         clamps: what changed the number on its way from `raw` to `desired`, in that order.
         victims: uids of the idle pods to remove, the most suitable first: those that are not ready, then the
-            youngest. Empty unless the direction is down.
+            youngest. In a rollout all idle pods, as any of them may be the one that goes. Empty unless the
+            direction is down.
         wake_at: when to look again at the latest, by the clock of `Snapshot.now`; None if only news can
             change anything.
         cooldown_ends_at: when the need that keeps pods is forgotten; None if none does.
@@ -241,7 +248,8 @@ def decide(snapshot: Snapshot, limits: Limits, memory: Memory) -> tuple[Decision
     else:
         desired, clamps = _clamped(snapshot, limits, formula, raw)
     direction = Direction.UP if desired > current else Direction.DOWN if desired < current else Direction.NONE
-    victims = _victims(idle, len(alive) - desired) if direction is Direction.DOWN else ()
+    removed = len(idle) if snapshot.rolling_out else len(alive) - desired
+    victims = _victims(idle, removed) if direction is Direction.DOWN else ()
     cooling = not stale and bool(window) and desired > max(limits.min, raw, busy)
     ends_at = window[0][0] + limits.cooldown_seconds if cooling else None
     decision = Decision(
@@ -300,7 +308,10 @@ def _clamped(snapshot: Snapshot, limits: Limits, formula: Formula, raw: int) -> 
         clamps.append(Reason.AT_MAXIMUM if wanted < raw else Reason.AT_MINIMUM)
     if max(wanted, floor) < current:
         if snapshot.rolling_out:
-            return current, [*clamps, Reason.ROLLING_OUT]
+            alive = [pod for pod in snapshot.pods if not pod.terminating]
+            floor = max(floor, least_in_rollout(alive, {pod.uid for pod in alive if not pod.leases}))
+            if not snapshot.stalled or floor >= current:
+                return current, [*clamps, Reason.ROLLING_OUT]
         if any(pod.busy and not pod.ready for pod in snapshot.pods):
             return current, [*clamps, Reason.BUSY_NOT_READY]
         remembered = min(current, bounded(formula.highest))
@@ -311,6 +322,25 @@ def _clamped(snapshot: Snapshot, limits: Limits, formula: Formula, raw: int) -> 
         wanted = floor
         clamps.append(Reason.BUSY_PODS)
     return wanted, clamps
+
+
+def least_in_rollout(alive: Iterable[Pod], removable: Collection[str]) -> int:
+    """How far replicas may be lowered in a rollout, so that none but removable pods go.
+
+    A Deployment splits what it removes among the ReplicaSets of its templates by their sizes, and each of
+    these takes its own removable pods first. However it is split, no template is asked for more than all that
+    is removed: so that must be no more than what each template with other pods has of removable ones.
+
+    Args:
+        alive: the pods that are to stay, of all templates.
+        removable: uids of those that may go, and are the first to go.
+    """
+    there, may_go = Counter[str](), Counter[str]()
+    for pod in alive:
+        there[pod.template] += 1
+        may_go[pod.template] += pod.uid in removable
+    bounds = [may_go[template] for template, count in there.items() if may_go[template] < count]
+    return there.total() - min(bounds, default=there.total())
 
 
 def _reason(snapshot: Snapshot, direction: Direction, raw: int, due_soon: int) -> Reason:

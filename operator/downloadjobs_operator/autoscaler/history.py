@@ -34,13 +34,16 @@ class Entry:
     """A decision and what became of it.
 
     Attributes:
-        until: when it was last made again, by the clock of its snapshot.
+        decision: as it was made last: the same as at first, with newer numbers.
+        since: when it was made first, by the clock of its snapshot.
+        until: when it was last made again, by the same clock.
         times: how often it was made.
         error: why it failed or was refused; empty if it did not.
         latency_seconds: from the counts to the patched `/scale`; None without a patch.
     """
 
     decision: Decision
+    since: float
     until: float
     outcome: Outcome
     times: int = 1
@@ -71,15 +74,18 @@ class History:
             latency_seconds: from the counts to the patched `/scale`.
 
         Returns:
-            Whether it is another than the one before: one that repeats it only moves its end.
+            Whether it is another than the one before: one that repeats it only moves its end, and brings
+            newer numbers.
         """
         if outcome is None:
             outcome = expected(decision)
         now = decision.snapshot.now
-        entry = Entry(decision, now, outcome, error=error, latency_seconds=latency_seconds)
+        entry = Entry(decision, now, now, outcome, error=error, latency_seconds=latency_seconds)
         if self._entries and _alike(self._entries[-1], entry):
             before = self._entries[-1]
-            self._entries[-1] = replace(before, until=max(before.until, now), times=before.times + 1)
+            self._entries[-1] = replace(
+                before, decision=decision, until=max(before.until, now), times=before.times + 1
+            )
             return False
         self._entries.append(entry)
         return True
@@ -120,7 +126,7 @@ def entry_document(entry: Entry) -> dict[str, Any]:
     names = {pod.uid: pod.name for pod in snapshot.pods}
     formula = decision.formula
     return {
-        "at": moment(snapshot.now),
+        "at": moment(entry.since),
         "until": moment(entry.until),
         "times": entry.times,
         "message": decision.message,

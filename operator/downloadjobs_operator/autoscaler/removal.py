@@ -12,6 +12,9 @@ and no victim can begin a job until it is gone:
    the Deployment is patched, if it is still as it was read.
 5. The fences are renewed until the victims terminate. Whatever survives is let free.
 
+In a rollout the Deployment chooses, too, of which template pods go, and so all idle pods of all templates are
+victims; as many go as whichever it chooses are idle. The others are let free as soon as it has done so.
+
 Before the patch it can be given up at any time. After it nothing is undone; if the process dies, the fences
 run out by themselves.
 """
@@ -28,7 +31,7 @@ from typing import Final
 from downloadjobs_core import logs
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.fences import FenceStore
-from downloadjobs_operator.autoscaler.decision import Decision, Pod
+from downloadjobs_operator.autoscaler.decision import Decision, Pod, least_in_rollout
 from downloadjobs_operator.autoscaler.workers import (
     VICTIMS_COST,
     Deployment,
@@ -128,10 +131,12 @@ class Removal:
         try:
             before = await self._look()
             alive = len(before.alive)
-            victims = before.of(self.decision.victims)[: max(0, alive - self.decision.desired)]
+            victims = before.of(self.decision.victims)
+            if not self._in_rollout:
+                victims = victims[: max(0, alive - self.decision.desired)]
             victims = await self._fence(victims, before)
             self._still_wanted()
-            self.target = max(self.decision.desired, alive - len(victims))
+            self.target = max(self.decision.desired, self._least(before, victims))
             self._check_target(before)
             await self._price(victims)
             await asyncio.sleep(self._settle_seconds)
@@ -158,7 +163,8 @@ class Removal:
                 went |= await self._worked(gone)
             if not self._priced.keys() - went.keys():
                 break
-            if deployment is None or not deployment.settled:
+            # A rollout comes to rest much later; its controller removes what is too much in the same go.
+            if deployment is None or not (deployment.observed if self._in_rollout else deployment.settled):
                 settled_since = None
             elif settled_since is None:
                 settled_since = time.monotonic()
@@ -171,6 +177,16 @@ class Removal:
             await asyncio.sleep(LOOK_SECONDS)
         self._count(went)
         await self._let_free(self._fenced - went.keys())
+
+    @property
+    def _in_rollout(self) -> bool:
+        return self.decision.snapshot.rolling_out
+
+    def _least(self, seen: Seen, victims: list[Pod]) -> int:
+        """How many replicas there must be, so that only fenced pods go."""
+        if self._in_rollout:
+            return least_in_rollout(seen.alive, {pod.uid for pod in victims})
+        return len(seen.alive) - len(victims)
 
     def _check_target(self, before: Seen) -> None:
         if self.target >= before.deployment.replicas:
@@ -185,7 +201,7 @@ class Removal:
         found = await self._workers.pods(deployment)
         if not deployment.observed:
             raise RemovalRefusedError("the Deployment's controller has yet to see its last change")
-        if deployment.replacing or len(templates_of(found)) > 1:
+        if not self._in_rollout and (deployment.replacing or len(templates_of(found)) > 1):
             raise RemovalRefusedError("a rollout has begun")
         if deployment.replicas != self.decision.current:
             raise RemovalRefusedError(f"the Deployment's replicas were changed to {deployment.replicas}")
@@ -218,6 +234,8 @@ class Removal:
             raise RemovalRefusedError(
                 f"{', '.join(sorted(risky))} is not ready, and would be the first to go"
             )
+        if self._in_rollout and self._least(after, staying) > self.target:
+            raise RemovalRefusedError("the rollout went on meanwhile")
         held = self._fenced & {pod.uid for pod in after.alive}
         self._before = {pod.uid for pod in after.alive}
         self._priced = {pod.uid: pod for pod in staying}
@@ -255,7 +273,8 @@ class Removal:
         Not every pod that goes meanwhile is ours: a node may be drained. But as many as victims survive are.
         """
         ours = [uid for uid in self._priced if uid in went]
-        instead = len(self._priced) - len(ours)
+        expected = min(len(self._priced), len(self._before) - self.target)
+        instead = max(0, expected - len(ours))
         others = [uid for uid in went if uid not in self._priced]
         others.sort(key=lambda uid: not went[uid])
         for uid in [*ours, *others[:instead]]:

@@ -42,6 +42,7 @@ from downloadjobs_operator.autoscaler.workers import (
     Workers,
     pods_of,
     templates_of,
+    without_room,
 )
 from downloadjobs_operator.kube_client import REQUEST_SECONDS, AlreadyExistsError, KubernetesError
 from downloadjobs_operator.metrics import AutoscalerMetrics
@@ -236,6 +237,7 @@ class Autoscaler:
         ending = {pod.uid for pod in pods if pod.terminating}
         now = time.time() + self._clock_ahead
         rolling_out = deployment.replacing or len(templates_of(objects)) > 1
+        stalled = rolling_out and (deployment.stalled or without_room(objects))
         if counts is None:
             return Snapshot(
                 now=now,
@@ -243,6 +245,7 @@ class Autoscaler:
                 replicas=deployment.replicas,
                 signal_age_seconds=age_seconds,
                 rolling_out=rolling_out,
+                stalled=stalled,
             )
         return Snapshot(
             now=now,
@@ -256,6 +259,7 @@ class Autoscaler:
             replicas=deployment.replicas,
             signal_age_seconds=age_seconds,
             rolling_out=rolling_out,
+            stalled=stalled,
             next_due_at=counts.next_due_us / SECOND_US if counts.next_due_us > counts.now_us else None,
         )
 
@@ -393,6 +397,7 @@ class Autoscaler:
             minimum=limits.min,
             maximum=limits.max,
         )
+        self._metrics.rollout(under_way=decision.snapshot.rolling_out)
         reason = HELD.get(decision.reason)
         if reason is None and self._view.blind_seconds > limits.stale_seconds:
             reason = UNREACHABLE

@@ -39,6 +39,7 @@ class Deployment:
         selector: of its pods' labels.
         observed: whether its controller has seen its last change.
         replacing: whether pods of an older template are there.
+        stalled: whether its controller says that a rollout got no further within its deadline.
         settled: whether its controller has seen its last change, and there are just as many pods as it wants.
         concurrency: what its template gives the workers as their slots, where it says it.
     """
@@ -51,6 +52,7 @@ class Deployment:
     selector: Mapping[str, str]
     observed: bool
     replacing: bool
+    stalled: bool
     settled: bool
     concurrency: int | None
 
@@ -80,6 +82,9 @@ def deployment_of(found: Mapping[str, Any]) -> Deployment:
         selector=dict(spec["selector"].get("matchLabels", {})),
         observed=observed,
         replacing=int(status.get("updatedReplicas", 0)) < there,
+        stalled=any(
+            one["type"] == "Progressing" and one["status"] == "False" for one in status.get("conditions", [])
+        ),
         settled=observed and there == replicas,
         concurrency=_concurrency(spec["template"]["spec"]),
     )
@@ -104,6 +109,7 @@ def pods_of(objects: Iterable[Mapping[str, Any]], leases: Mapping[str, int]) -> 
             terminating="deletionTimestamp" in found["metadata"],
             leases=leases.get(found["metadata"]["uid"], 0),
             created_at=seconds_of(found["metadata"].get("creationTimestamp")) or 0.0,
+            template=_template(found),
         )
         for found in objects
         if found.get("status", {}).get("phase") not in {"Succeeded", "Failed"}
@@ -112,11 +118,21 @@ def pods_of(objects: Iterable[Mapping[str, Any]], leases: Mapping[str, int]) -> 
 
 def templates_of(objects: Iterable[Mapping[str, Any]]) -> set[str]:
     """The hashes of the templates of pods that are to stay."""
-    return {
-        found["metadata"].get("labels", {}).get(TEMPLATE_HASH, "")
+    return {_template(found) for found in objects if "deletionTimestamp" not in found["metadata"]}
+
+
+def without_room(objects: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether there is a pod that no node has room for, and that is to stay."""
+    return any(
+        one["type"] == "PodScheduled" and one["status"] == "False" and one.get("reason") == "Unschedulable"
         for found in objects
         if "deletionTimestamp" not in found["metadata"]
-    }
+        for one in found.get("status", {}).get("conditions", [])
+    )
+
+
+def _template(found: Mapping[str, Any]) -> str:
+    return str(found["metadata"].get("labels", {}).get(TEMPLATE_HASH, ""))
 
 
 def _is_ready(found: Mapping[str, Any]) -> bool:

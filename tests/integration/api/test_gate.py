@@ -35,6 +35,10 @@ POLICY: Final = re.compile(rf'"default";q={LIMIT};w=60')
 LIMITS: Final = {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "ratelimit", "ratelimit-policy"}
 
 
+DATABASE: Final = 12
+"""Of the session's Valkey, for what needs no limits."""
+
+
 @pytest.fixture
 def limited(valkey: ValkeyServer, seaweedfs: SeaweedServer, tmp_path: Path) -> Iterator[System]:
     """An API with a small limit, which believes the proxies of 127.0.0.0/8."""
@@ -78,8 +82,8 @@ def test_headers_tell_what_is_left(limited: System) -> None:
     """Every answer has both kinds of headers, which agree, and say when to come again."""
     with limited.client() as client:
         answers = [client.get("/") for _ in range(LIMIT + 1)]
-        missing = limited.client("eve").get("/nowhere")
-        wrong = limited.client("eve").put("/")
+    with limited.client("eve") as eve:
+        missing, wrong = eve.get("/nowhere"), eve.put("/")
     for number, answer in enumerate(answers):
         headers = answer.headers
         left = max(0, LIMIT - number - 1)
@@ -305,23 +309,35 @@ OPEN: Final = {
 """What no user is needed for. All else under /v1/ needs one, whoever adds it."""
 
 
+@pytest.fixture(scope="module")
+def opened(
+    valkey_server: ValkeyServer, seaweedfs: SeaweedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[System]:
+    """One API for all routes, with a database of its own."""
+    redis = f"redis://127.0.0.1:{valkey_server.port}/{DATABASE}"
+    system = System(
+        valkey_server, seaweedfs, tmp_path_factory.mktemp("routes"), settings={"REDIS_URL": redis}
+    )
+    with running(system):
+        system.start_api()
+        yield system
+
+
 @pytest.mark.parametrize(("method", "path"), [route for route in routes() if route not in OPEN])
-def test_every_route_needs_a_user(system: System, method: str, path: str) -> None:
+def test_every_route_needs_a_user(opened: System, method: str, path: str) -> None:
     """Without a user nothing under /v1/ is answered, before anything else is looked at."""
-    system.start_api()
-    with system.client("") as client:
+    with opened.client("") as client:
         assert client.request(method, re.sub(r"\{\w+\}", "x", path)).status_code == 401
 
 
 @pytest.mark.parametrize(("method", "path"), [route for route in routes() if "{job_id}" in route[1]])
-def test_every_job_is_its_owners(system: System, method: str, path: str) -> None:
+def test_every_job_is_its_owners(opened: System, method: str, path: str) -> None:
     """Whatever can be done with a job, others get 403, and for a job that there is not everybody gets 404."""
-    system.start_api()
-    job_id = system.submit([10_000], user="ada")
+    job_id = opened.submit([10_000], user="ada")
     mine = path.replace("{job_id}", job_id)
     none = path.replace("{job_id}", str(uuid.uuid4()))
-    with system.client("eve") as eve, system.client("ada") as ada:
+    with opened.client("eve") as eve, opened.client("ada") as ada:
         assert eve.request(method, mine).status_code == 403
         assert ada.request(method, none).status_code == 404
         assert eve.request(method, none).status_code == 404
-    assert system.status(job_id)["status"] == "queued"
+    assert opened.status(job_id)["status"] == "queued"

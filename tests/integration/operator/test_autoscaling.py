@@ -199,6 +199,76 @@ def test_a_pod_that_is_not_ready_is_fenced_too(valkey: ValkeyServer) -> None:
     on(valkey, test, workers, limits)
 
 
+def rollout(old: int, new: int, *, room: bool = False) -> InMemoryWorkers:
+    """Workers of which new ones were made, for which there may be no room."""
+    workers = InMemoryWorkers(old)
+    for _ in range(new):
+        workers.add(template="t2", room=room, ready=False)
+    return workers
+
+
+@pytest.mark.parametrize("takes_from", ["t1", "t2"])
+def test_a_rollout_without_room_is_given_some(valkey: ValkeyServer, takes_from: str) -> None:
+    """Idle pods go though a rollout is under way, without room; the busy one stays, whatever is chosen."""
+    workers = rollout(4, 1)
+    workers.takes_from = takes_from
+
+    async def test(scene: Scene) -> None:
+        scene.submit()
+        assert scene.take("pod-3") is not None
+        assert await until(lambda: len(workers.gone()) == 3)
+        assert "pod-3" in workers.alive()
+        assert workers.scaled == [2]
+        # What survives works again.
+        assert await until(lambda: not scene.leases.redis.zcard("{downloadjobs}:fenced") - 3)
+        scene.submit(2)
+        (other,) = set(workers.alive()) - {"pod-3"}
+        assert await until(lambda: scene.take(other) is not None)
+        assert await until(lambda: scene.sample("victims_total", state="idle") == 3)
+        assert scene.sample("victims_total", state="busy") == 0
+
+    on(valkey, test, workers)
+
+
+def test_an_idle_rollout_without_room_ends(valkey: ValkeyServer) -> None:
+    """Where nothing works all pods go, and with them the rollout."""
+    workers = rollout(3, 1)
+
+    async def test(scene: Scene) -> None:
+        assert await until(lambda: not workers.alive())
+        assert workers.scaled == [0]
+        assert scene.sample("held", reason="rollout") == 0
+
+    on(valkey, test, workers)
+
+
+def test_a_rollout_that_goes_on_is_left_alone(valkey: ValkeyServer) -> None:
+    """New pods that only start are no reason to remove any; and the metric says what is waited for."""
+    workers = rollout(3, 1, room=True)
+
+    async def test(scene: Scene) -> None:
+        assert await until(lambda: scene.sample("held", reason="rollout") == 1)
+        await asyncio.sleep(SETTLED)
+        assert workers.scaled == []
+
+    on(valkey, test, workers)
+
+
+def test_a_rollout_that_goes_on_meanwhile_ends_a_removal(valkey: ValkeyServer) -> None:
+    """A new pod that found room after all, and took a job, ends the removal before the patch."""
+    workers = rollout(3, 1)
+
+    async def test(scene: Scene) -> None:
+        assert await until(lambda: scene.leases.redis.zcard("{downloadjobs}:fenced") == 4)
+        workers.terminate("pod-0")
+        scene.submit()
+        assert scene.take(workers.add(template="t2")) is not None
+        assert await until(lambda: "Refused" in scene.outcomes())
+        assert workers.scaled == []
+
+    on(valkey, test, workers, settle_seconds=0.5)
+
+
 class BrokenFences(FenceStore):
     """Says that all are fenced, and fences none."""
 

@@ -26,7 +26,6 @@ NOT_DESCRIBED = {
 }
 
 BY_THE_SERVER = {
-    problems.NOT_FOUND,  # no path at all
     problems.METHOD_NOT_ALLOWED,  # no operation
     problems.RANGE_NOT_SATISFIABLE,  # of mock storage's links
 }
@@ -68,9 +67,12 @@ def test_every_problem_is_described(described: dict[str, Any]) -> None:
         for status, answer in operation["responses"].items()
         for word in answer["description"].split("`")[1::2]
     }
-    without_users = {problems.UNAUTHENTICATED, problems.RESERVED_USER}
-    signed_in = "securitySchemes" in described["components"]
-    left_out = BY_THE_SERVER | (set() if signed_in else without_users)
+    scheme = described["components"].get("securitySchemes", {}).get("user", {}).get("type")
+    left_out = set(BY_THE_SERVER)
+    if scheme is None:
+        left_out |= {problems.UNAUTHENTICATED, problems.RESERVED_USER}
+    if scheme != "http":
+        left_out.add(problems.SIGN_IN_UNAVAILABLE)
     assert {(kind.status.value, kind.code) for kind in kinds - left_out} == told
 
 

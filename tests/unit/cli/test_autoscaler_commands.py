@@ -48,10 +48,10 @@ def test_explain_tells_the_newest_first(capsys: pytest.CaptureFixture[str]) -> N
     """When, from what to what, why, what became of it, and the numbers in a sentence."""
     assert run(["autoscaler", "explain"], operator(httpx.Response(200, json=history()))) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "2026-11-24 08:52:10Z  0 -> 5  Demand  Failed",
+        "2026-11-24 08:52:10Z              0 -> 5  Demand  Failed",
         f"    {SENTENCE}",
         "    The API server is away.",
-        "2026-11-24 08:52:01Z  0       Idle    Unchanged  3 times",
+        "2026-11-24 08:52:01Z - 08:52:03Z  0       Idle    Unchanged  3 times",
         "    Keeping 0 pods: nothing waits and nothing runs.",
     ]
 

@@ -20,6 +20,7 @@ from downloadjobs_operator.autoscaler.decision import (
     Reason,
     Snapshot,
     decide,
+    least_in_rollout,
 )
 
 START = 1_000_000.0
@@ -27,9 +28,17 @@ SEEN = Memory(last=0)
 """Of an autoscaler that knows that nothing was needed."""
 
 
-def pod(uid: str, leases: int = 0, *, ready: bool = True, terminating: bool = False, age: float = 600) -> Pod:
+def pod(
+    uid: str,
+    leases: int = 0,
+    *,
+    ready: bool = True,
+    terminating: bool = False,
+    age: float = 600,
+    template: str = "",
+) -> Pod:
     """A pod that is ready and idle, if nothing else is said."""
-    return Pod(uid, f"worker-{uid}", ready, terminating, leases, START - age)
+    return Pod(uid, f"worker-{uid}", ready, terminating, leases, START - age, template)
 
 
 def pods(*leases: int) -> tuple[Pod, ...]:
@@ -156,6 +165,68 @@ def test_pods_of_a_rollout_are_no_reason_for_more() -> None:
     assert found.desired == 2
 
 
+def stalled(old: tuple[int, ...], new: tuple[int, ...] = (), without_room: int = 1) -> Snapshot:
+    """A rollout that gets no further: pods of two templates with so many leases, and some without room."""
+    found = [pod(f"old{number}", count, template="t1") for number, count in enumerate(old)]
+    found += [pod(f"new{number}", count, template="t2") for number, count in enumerate(new)]
+    found += [pod(f"left{number}", ready=False, template="t2") for number in range(without_room)]
+    return Snapshot(
+        now=START,
+        running=sum(old + new),
+        pods=tuple(found),
+        replicas=len(old) + len(new),
+        rolling_out=True,
+        stalled=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "desired", "reason"),
+    [
+        pytest.param(stalled((0, 0, 0)), 0, Reason.IDLE, id="all idle"),
+        pytest.param(stalled((4, 0, 0, 0)), 2, Reason.BUSY_PODS, id="as many as the old ones have idle"),
+        pytest.param(stalled((0, 0, 0, 0), (4,)), 5, Reason.ROLLING_OUT, id="a new one works"),
+        pytest.param(stalled((0, 0, 0, 0), (4,), 3), 5, Reason.ROLLING_OUT, id="it, beside three others"),
+        pytest.param(stalled((0, 0), (4, 0, 0, 0)), 3, Reason.BUSY_PODS, id="as many as the new ones have"),
+        pytest.param(stalled((1, 1)), 2, Reason.BUSY_PODS, id="all work"),
+        pytest.param(replace(stalled((0, 0)), queued=999), 10, Reason.AT_MAXIMUM, id="more are needed"),
+    ],
+)
+def test_a_rollout_without_room_lets_idle_pods_go(snapshot: Snapshot, desired: int, reason: Reason) -> None:
+    """When its new pods find no room idle ones go, as many as cannot hit a busy one, however it chooses."""
+    found = decided(snapshot)
+    assert (found.desired, found.reason) == (desired, reason)
+    idle = {one.uid for one in snapshot.pods if not one.leases}
+    assert set(found.victims) == (idle if found.direction is Direction.DOWN else set())
+
+
+def test_a_rollout_without_room_waits_for_the_cooldown() -> None:
+    """What was needed a moment ago stays, as ever."""
+    found = decided(stalled((0, 0, 0)), memory=Memory(last=3))
+    assert (found.desired, found.reason) == (3, Reason.COOLDOWN_RUNNING)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12),
+    st.data(),
+)
+def test_no_split_of_a_removal_hits_a_pod_that_must_stay(
+    found: list[tuple[str, bool]], data: st.DataObject
+) -> None:
+    """However a Deployment splits what it removes among its templates, each has enough removable pods."""
+    alive = [pod(str(number), template=template) for number, (template, _) in enumerate(found)]
+    removable = {str(number) for number, (_, may_go) in enumerate(found) if may_go}
+    least = least_in_rollout(alive, removable)
+    assert len(alive) - len(removable) <= least <= len(alive)
+    taken = data.draw(st.permutations(alive))[: len(alive) - least]
+    for template in "abc":
+        count = sum(one.template == template for one in taken)
+        first = sorted(
+            (one for one in alive if one.template == template), key=lambda o: o.uid not in removable
+        )
+        assert all(one.uid in removable for one in first[:count])
+
+
 def test_scale_in_waits_for_the_cooldown() -> None:
     """The need of some time ago keeps its pods for the cooldown, and not a moment longer."""
     limits = Limits(cooldown_seconds=120)
@@ -241,6 +312,7 @@ PODS = st.lists(
         terminating=st.booleans(),
         leases=st.integers(0, 5),
         created_at=st.floats(START - 1e5, START),
+        template=st.sampled_from(["t1", "t2"]),
     ),
     max_size=12,
     unique_by=lambda found: found.uid,
@@ -279,7 +351,8 @@ def snapshots(draw: st.DrawFn, *, fresh: bool = False) -> Snapshot:
         pods=found,
         replicas=draw(st.integers(0, 30)),
         signal_age_seconds=0 if fresh else draw(st.floats(0, 120)),
-        rolling_out=draw(st.booleans()),
+        rolling_out=(rolling_out := draw(st.booleans())),
+        stalled=rolling_out and draw(st.booleans()),
         next_due_at=draw(st.none() | st.floats(START - 100, START + 1_000)),
     )
 
@@ -308,7 +381,12 @@ def test_it_never_goes_below_the_pods_with_live_leases(
     if found.direction is not Direction.NONE and not snapshot.rolling_out:
         assert found.desired >= busy_of(snapshot)
     alive = [one for one in snapshot.pods if not one.terminating]
-    if found.direction is Direction.DOWN:
+    if found.direction is Direction.DOWN and snapshot.rolling_out:
+        assert snapshot.stalled
+        idle = {one.uid for one in alive if not one.leases}
+        assert set(found.victims) == idle
+        assert found.desired >= least_in_rollout(alive, idle)
+    elif found.direction is Direction.DOWN:
         assert len(found.victims) == max(0, len(alive) - found.desired)
     else:
         assert found.victims == ()
@@ -320,7 +398,7 @@ def test_it_stays_within_bounds(snapshot: Snapshot, limits: Limits, memory: Memo
     found = decided(snapshot, limits, memory)
     assert found.desired >= limits.min
     waits = {Reason.ROLLING_OUT, Reason.BUSY_NOT_READY} & set(found.clamps)
-    if not waits:
+    if not waits and not snapshot.stalled:
         assert found.desired <= max(limits.max, busy_of(snapshot))
     assert found.desired <= max(limits.max, busy_of(snapshot), snapshot.replicas)
 

@@ -45,6 +45,17 @@ def test_what_repeats_is_one() -> None:
     assert (failed["outcome"], failed["error"], failed["times"]) == ("Failed", "The API server is away.", 2)
 
 
+def test_what_repeats_has_the_newest_numbers() -> None:
+    """Of a series, the begin is the first one's, and what was seen and said the last one's."""
+    history = History()
+    history.add(decided(queued=1, replicas=1))
+    history.add(decided(queued=2, replicas=1, now=NOW + 9))
+    (item,) = history.document()["items"]
+    assert (item["at"], item["until"]) == ("2026-11-24T08:52:01.250Z", "2026-11-24T08:52:10.250Z")
+    assert item["inputs"]["queued"] == 2
+    assert "2 waiting" in item["message"]
+
+
 def test_two_changes_are_two() -> None:
     """A change that is made twice was undone by somebody: both are told."""
     history = History()

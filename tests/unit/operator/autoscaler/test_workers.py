@@ -14,6 +14,7 @@ from downloadjobs_operator.autoscaler.workers import (
     deployment_of,
     pods_of,
     templates_of,
+    without_room,
 )
 from downloadjobs_operator.kube_client import KubernetesClient, ObjectGoneError
 
@@ -99,7 +100,7 @@ def test_a_pod() -> None:
     """A pod has its worker's leases, by its uid."""
     (found,) = pods_of([pod()], {"uid-of-one": 2, "elsewhere": 1})
     assert found == Pod(
-        "uid-of-one", "one", ready=True, terminating=False, leases=2, created_at=1_795_514_400
+        "uid-of-one", "one", ready=True, terminating=False, leases=2, created_at=1_795_514_400, template="t1"
     )
 
 
@@ -114,6 +115,35 @@ def test_a_terminating_pod() -> None:
     ending = pod("two", deletionTimestamp="2026-11-24T10:00:00Z", labels={"pod-template-hash": "t0"})
     assert [one.terminating for one in pods_of([pod(), ending], {})] == [False, True]
     assert templates_of([pod(), ending]) == {"t1"}
+
+
+def test_a_rollout_past_its_deadline() -> None:
+    """A Deployment whose controller says that it gets no further is stalled."""
+    found = deployment(updatedReplicas=1)
+    assert not deployment_of(found).stalled
+    for status in ("True", "False"):
+        found["status"]["conditions"] = [
+            {"type": "Available", "status": "False"},
+            {"type": "Progressing", "status": status, "reason": "told"},
+        ]
+        assert deployment_of(found).stalled is (status == "False")
+
+
+@pytest.mark.parametrize(
+    ("condition", "wanted"),
+    [
+        ({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}, True),
+        ({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}, False),
+        ({"type": "PodScheduled", "status": "True"}, False),
+    ],
+)
+def test_a_pod_without_room(condition: dict[str, str], wanted: bool) -> None:  # noqa: FBT001
+    """A pod that no node has room for is told, unless it ends."""
+    waiting = pod(phase="Pending")
+    waiting["status"]["conditions"] = [condition]
+    assert without_room([pod("other"), waiting]) is wanted
+    waiting["metadata"]["deletionTimestamp"] = "2026-11-24T10:00:00Z"
+    assert not without_room([waiting])
 
 
 def test_a_pod_that_says_nothing_is_not_ready() -> None:
