@@ -141,7 +141,7 @@ class Retried(Initiated):
 class QueuePlace(Answer):
     """Where a waiting job stands."""
 
-    place: Literal["ready", "parked", "delayed", "suspended"]
+    place: Literal["ready", "parked", "delayed", "joined", "suspended"]
     ahead: Annotated[int | None, Field(description="Jobs that start before it; only for `ready`")]
     starts_in_seconds: Annotated[float | None, Field(description="An estimate; only for `ready`")]
     estimate_error_percent: Annotated[int, Field(description="How far such estimates were off lately")]
@@ -189,6 +189,7 @@ class JobItem(Answer):
     queue: QueuePlace | None
     eta_seconds: Annotated[float | None, Field(description="Until it has probably ended")]
     result_bytes: int | None
+    deduplicated: Annotated[bool, Field(description="Its result was made for another job")]
     worker_seconds: Annotated[float, Field(description="How long workers held it, in all attempts")]
     worker_bytes: Annotated[Count, Field(description="Bytes of files that those attempts were done with")]
     retry_of: str | None

@@ -77,6 +77,7 @@ def item_document(job: Job, place: Place | None) -> dict[str, Any]:
         "queue": queue_document(place),
         "etaSeconds": None if eta is None else round(eta, 1),
         "resultBytes": job.result_bytes or None,
+        "deduplicated": job.deduplicated,
         "workerSeconds": round(job.used_us / SECOND_US, 3),
         "workerBytes": job.used_bytes,
         "retryOf": job.retry_of or None,

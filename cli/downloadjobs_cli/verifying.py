@@ -54,7 +54,8 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
     """The members of the manifest that are checked."""
 
     files: list[ManifestFile]
-    job_id: str = ""
+    job_id: str | None = ""
+    """None in a result that several jobs may share."""
     total_file_ids: int = 0
 
 
@@ -138,7 +139,7 @@ def verify(
     except msgspec.DecodeError as error:
         report.problems.append(f"{MANIFEST} cannot be understood: {error}.")
         return report
-    if job_id is not None and manifest.job_id != job_id:
+    if job_id is not None and manifest.job_id not in {job_id, None}:
         report.problems.append(f"{MANIFEST} is of job {manifest.job_id or '(none)'}, not of {job_id}.")
     report.missing = [file for file in manifest.files if file.status != OK]
     report.problems += compare(manifest.files, report.members, report.damaged, files)

@@ -14,12 +14,15 @@ class Counts:
     delayed: int
     """Retries whose time has not come."""
     due: int
-    """Retries whose time has come, and that nobody has made ready yet."""
+    """Retries whose time has come, and that nobody has made ready yet; and results that jobs wait for, which
+    nobody has looked after for a minute."""
     leased: int
     expired: int
     """Leases that ran out, and that nobody has taken back yet."""
     parked: int
     """Jobs of users who run as many as allowed: no demand until one of those ends."""
+    joined: int
+    """Jobs that wait for a result which another job makes: no demand until that one ends."""
     suspended: int
     dead: int
     maintenance: int

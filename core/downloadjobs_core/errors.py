@@ -118,6 +118,14 @@ class LeaseLostError(DownloadJobsError):
         self.reason = reason
 
 
+class ResultGoneError(DownloadJobsError):
+    """A result that was to be shared is being removed: nobody pointed to it any more."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"The result {key} is no longer there.")
+        self.key = key
+
+
 class IllegalTransitionError(DownloadJobsError):
     """A script was asked for a change of state that the table does not allow."""
 

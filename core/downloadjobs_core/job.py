@@ -34,7 +34,7 @@ RECORD_FIELDS: Final = (
     "total_file_ids", "files_total", "files_done", "files_failed", "bytes_done", "bytes_total",
     "attempt", "failures", "max_attempts", "deliveries", "worker",
     "created_us", "started_us", "leased_us", "updated_us", "finished_us", "due_us", "expires_us",
-    "result_key", "result_bytes", "error_code", "error_message",
+    "result_key", "result_bytes", "error_code", "error_message", "deduplicated",
     "callback_origin", "callback_event", "callback_state", "callback_attempts", "callback_status",
     "callback_error", "callback_due_us",
     "worker_us", "worker_bytes", "retry_of", "retried_by", "event",
@@ -202,6 +202,8 @@ class Job:
     result_bytes: int = 0
     result_ttl_seconds: int = 0
     """How long its result is kept; 0 for the queue's own rule."""
+    deduplicated: bool = False
+    """Its result was made for another job."""
     error_code: str = ""
     error_message: str = ""
     failed_files: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -274,6 +276,7 @@ class Job:
             result_key=text("result_key"),
             result_bytes=number("result_bytes"),
             result_ttl_seconds=number("result_ttl_seconds"),
+            deduplicated=text("deduplicated") == "1",
             error_code=text("error_code"),
             error_message=text("error_message"),
             failed_files=json.loads(values.get("failed_files") or "{}"),

@@ -94,7 +94,8 @@ class Place:
     """Where a waiting job stands."""
 
     where: str
-    """ready; parked, because its user runs as many as allowed; delayed, for a retry; suspended."""
+    """ready; parked, because its user runs as many as allowed; delayed, for a retry; joined, as another
+    job makes the same result; suspended."""
     ahead: int = 0
     """Jobs that start before it, as things are now; only for ready."""
     starts_in_seconds: float = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import redis.exceptions
 
@@ -20,10 +20,12 @@ from downloadjobs_core.errors import (
     IllegalTransitionError,
     LeaseLostError,
     QueueUnavailableError,
+    ResultGoneError,
     TooManyQueuedError,
 )
 from downloadjobs_core.job import Job, NewJob
 from downloadjobs_core.scripts import ROOT, Scripts
+from downloadjobs_core.sharing import Boarding, Shared, Sharing, sharing_arguments
 from downloadjobs_core.states import JobState, Priority
 
 if TYPE_CHECKING:
@@ -67,6 +69,13 @@ class Outcome:
     error_message: str = ""
     failed: Sequence[tuple[int, str]] = ()
     """The files that are not in the result, each with its fault's code."""
+    shared: Shared | None = None
+    """How others can have the result, too; None if it is this job's alone."""
+
+    @property
+    def deduplicated(self) -> bool:
+        """Whether the result was made for another job."""
+        return self.shared is not None and self.shared.how is Sharing.REUSED
 
     def fields(self) -> list[str | int]:
         """The pairs of field and value that `finish.lua` writes beside its own."""
@@ -193,12 +202,37 @@ class LeaseStore:
         """Prove that the attempt still holds its job, and renew. Raises `LeaseLostError`."""
         self._fenced("check", job, self._lease_us)
 
+    def board(self, job: Job, digest: str, *, gone: str = "", stages: str = "") -> Boarding:
+        """Ask for the result of a digest: whether to make it, to take one that is there, or to wait.
+
+        Args:
+            job: whose attempt asks.
+            digest: of what its result would hold.
+            gone: the key of a result that was offered, and is not in storage.
+            stages: what the attempt did since the last call, noted if it ends now.
+
+        Raises:
+            LeaseLostError: the attempt holds its job no longer.
+        """
+        return Boarding.from_reply(self._fenced("board", job, digest, gone, stages))
+
     def finish(self, job: Job, outcome: Outcome, stages: str = "") -> None:
-        """End a job. Raises `LeaseLostError`, and then nothing was changed."""
+        """End a job.
+
+        Raises:
+            LeaseLostError: the attempt holds its job no longer, and nothing was changed.
+            ResultGoneError: the result to be reused is being removed, and nothing was changed.
+        """
         result_seconds = job.result_ttl_seconds or self.policy.result_ttl_seconds
         keep_us = result_seconds * SECOND_US if outcome.result_key else 0
         record_seconds = max(self.policy.record_ttl_seconds, result_seconds if outcome.result_key else 0)
-        self._fenced("finish", job, outcome.state.value, keep_us, record_seconds, stages, *outcome.fields())
+        sharing = sharing_arguments(
+            outcome.shared, outcome.result_key, outcome.result_bytes, self.policy.result_ttl_seconds
+        )
+        state, fields = outcome.state.value, outcome.fields()
+        ended = self._fenced("finish", job, state, keep_us, record_seconds, stages, *sharing, *fields)
+        if ended < 0:
+            raise ResultGoneError(outcome.result_key)
 
     def retry_later(
         self, job: Job, *, delay_seconds: float, code: str, message: str, stages: str = ""
@@ -243,8 +277,9 @@ class LeaseStore:
             due = seconds * SECOND_US + micros + int(self.policy.orphan_grace_seconds * SECOND_US)
             self.redis.zadd(f"{ROOT}:maintenance", {SWEEP_TASK: due}, lt=True)
 
-    def _fenced(self, script: str, job: Job, *args: str | float) -> None:
+    def _fenced(self, script: str, job: Job, *args: str | float) -> Any:  # noqa: ANN401 - replies differ by script
         with translated_errors():
-            accepted = self._scripts.run(script, job.job_id, job.token, *args)
-        if not accepted:
+            reply = self._scripts.run(script, job.job_id, job.token, *args)
+        if reply in (0, [0]):
             raise LeaseLostError(job.job_id, "its token is no longer the current one")
+        return reply

@@ -25,6 +25,7 @@ _FLAGS: Final = {
     "counts": "no-writes",
     "holders": "no-writes",
     "place": "no-writes",
+    "shared_said": "no-writes",
     "submit": "",
     "pop": "",
     "rate": "",

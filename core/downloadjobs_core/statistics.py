@@ -26,7 +26,8 @@ class Statistics:
     """A look at the whole queue, and at one user's part of it."""
 
     waiting: int
-    """Jobs that could start: ready, for a retry, or parked because their user runs as many as allowed."""
+    """Jobs that are to start: ready, for a retry, parked because their user runs as many as allowed, or
+    joined to another that makes the same result."""
     running: int
     slots: int
     """Slots of all workers that are there."""
@@ -57,8 +58,9 @@ class StatisticsStore:
         counts, (ended, own_waiting, own_running) = await asyncio.gather(
             self._jobs.counts(), self._read_rest(user)
         )
+        put_aside = counts.delayed + counts.parked + counts.joined
         return Statistics(
-            waiting=counts.ready + counts.delayed + counts.due + counts.parked + counts.expired,
+            waiting=counts.ready + put_aside + counts.due + counts.expired,
             running=counts.leased,
             slots=counts.slots,
             finished_per_minute=rate(ended, counts),

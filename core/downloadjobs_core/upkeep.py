@@ -23,19 +23,20 @@ class Task(StrEnum):
     """A maintenance task; its name stands in the set `maintenance`, scored by when it is due."""
 
     EXPIRE_RESULTS = "expire-results"
+    EXPIRE_SHARED = "expire-shared"
     SWEEP_ORPHANS = SWEEP_TASK
 
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """What a job says of one attempt at it."""
+    """What Redis says of one attempt."""
 
     known: bool
-    """The job has a record."""
+    """Its job has a record; of one whose result can be shared: it began after the last wipe."""
     current: bool
-    """The attempt holds it now."""
+    """The attempt holds its job now."""
     published: bool
-    """Its result is the one that the job points to."""
+    """Its result is one that a job points to."""
 
 
 @dataclass(slots=True)
@@ -71,6 +72,36 @@ class UpkeepStore:
         with translated_errors():
             return bool(self._scripts.run("expire_result", job_id))
 
+    def expired_shared(self, limit: int) -> list[str]:
+        """Keys of shared results with which a job's time is over, or which nobody points to any more."""
+        with translated_errors():
+            return cast(
+                "list[str]",
+                self.redis.zrange(
+                    f"{ROOT}:shared", "-inf", str(self.now_us()), byscore=True, offset=0, num=limit
+                ),
+            )
+
+    def expire_shared(self, key: str, limit: int) -> tuple[int, bool]:
+        """Mark jobs as expired whose time with a shared result is over.
+
+        Returns:
+            how many, and whether nobody points to the result any more and nobody will: its object can go.
+        """
+        with translated_errors():
+            expired, removable = self._scripts.run("expire_shared", key, limit)
+        return int(expired), bool(removable)
+
+    def forget_shared(self, key: str) -> None:
+        """A shared result's object was removed."""
+        with translated_errors():
+            self.redis.zrem(f"{ROOT}:shared", key)
+
+    def leave_result(self, job_id: str) -> bool:
+        """End a job's time with a result that it shares; False if it shares none."""
+        with translated_errors():
+            return bool(self._scripts.run("leave_result", job_id))
+
     def uploads(self) -> list[str]:
         """The keys of objects whose uploads were begun, and are not known to have ended."""
         with translated_errors():
@@ -91,6 +122,16 @@ class UpkeepStore:
         return [
             Attempted(known=row[0] is not None, current=row[1] == token, published=row[2] == key)
             for (_, token, key), row in zip(attempts, rows, strict=True)
+        ]
+
+    def attempted_shared(self, attempts: Sequence[tuple[str, str, str]]) -> list[Attempted]:
+        """The same of attempts whose results can be shared, given as digest, token and key."""
+        flat = [part for attempt in attempts for part in attempt]
+        with translated_errors():
+            reply = [bool(said) for said in self._scripts.run("shared_said", *flat)]
+        return [
+            Attempted(known, current, published)
+            for known, current, published in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
         ]
 
     def done(self, task: Job, *, again_seconds: float | None, when_first_in: str = "") -> None:

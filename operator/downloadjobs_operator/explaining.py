@@ -46,6 +46,8 @@ def message_of(job: Job, place: Place | None) -> str:
             text = "Held by spec.suspend; set it to false to let the job go on."
         case JobState.QUEUED if place is not None and place.where == "parked":
             text = "Waiting: as many jobs of this namespace run as may at once."
+        case JobState.QUEUED if place is not None and place.where == "joined":
+            text = "Waiting for the same result, which another job makes now."
         case JobState.QUEUED:
             text = "Waiting for a worker."
         case JobState.PROCESSING:
@@ -116,8 +118,8 @@ def _queued(job: Job, place: Place | None) -> Condition:
         return not_so(Type.QUEUED, "Suspended", "Held by spec.suspend.")
     if job.state is JobState.RETRYING:
         return so(Type.QUEUED, "Retrying", job.error_message[:LONGEST_MESSAGE])
-    parked = place is not None and place.where == "parked"
-    return so(Type.QUEUED, "LimitReached" if parked else "Waiting")
+    where = place.where if place is not None else ""
+    return so(Type.QUEUED, {"parked": "LimitReached", "joined": "Joined"}.get(where, "Waiting"))
 
 
 def unfinished(*, suspended: bool) -> list[Condition]:

@@ -21,7 +21,7 @@ from downloadjobs_core.leases import SECOND_US
 from downloadjobs_core.metrics import PREFIX
 
 STATES: Final = (
-    "ready", "delayed", "due", "leased", "expired", "parked", "suspended", "dead", "maintenance",
+    "ready", "delayed", "due", "leased", "expired", "parked", "joined", "suspended", "dead", "maintenance",
 )  # fmt: skip
 """Where a job may be; each is a field of `Counts`."""
 

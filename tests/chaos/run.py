@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from support_chaos import run_chaos
-from support_chaos_plan import draw_plan
+from support_chaos_plan import SHARING, draw_plan
 from support_chaos_report import render
 
 
@@ -31,11 +31,20 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3, metavar="N", help="worker processes (default: 3)")
     parser.add_argument("--seed", type=int, metavar="N", help="of the schedule; drawn and told if not given")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and data in this new folder")
+    parser.add_argument(
+        "--wishes",
+        type=int,
+        metavar="N",
+        help="share results (DEDUPLICATE_RESULTS), of which only so many different ones are asked for",
+    )
     options = parser.parse_args()
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
-    plan = draw_plan(seed, jobs=options.jobs, faults=options.faults, workers=options.workers)
+    plan = draw_plan(
+        seed, jobs=options.jobs, faults=options.faults, workers=options.workers, wishes=options.wishes
+    )
+    settings = {} if options.wishes is None else SHARING
     say(f"Seed {seed}, digest of the schedule {plan.digest}")
-    report = run_chaos(plan, tell=say, keep=options.keep)
+    report = run_chaos(plan, tell=say, keep=options.keep, settings=settings)
     say()
     for line in render(report):
         say(line)

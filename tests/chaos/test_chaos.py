@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from support_chaos import Report, run_chaos
-from support_chaos_plan import Fault, draw_plan
+from support_chaos_plan import SHARING, Fault, draw_plan
 from support_chaos_report import render
 from support_chaos_stock import StockHuey
+from support_chaos_subject import SHARED_FACT
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -28,6 +29,17 @@ def test_no_job_is_lost_and_none_is_published_twice(capsys: pytest.CaptureFixtur
     show(report, capsys)
     assert set(report.told.faults) == set(Fault)
     assert report.good, "\n".join(render(report))
+
+
+def test_shared_results_are_lost_by_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same, while groups ask for the same: few results are made, each is whole, and nothing is left."""
+    report = run_chaos(draw_plan(SEED, jobs=90, faults=10, wishes=12), settings=SHARING)
+    show(report, capsys)
+    assert set(report.told.faults) == set(Fault)
+    assert report.good, "\n".join(render(report))
+    made, taken = map(int, report.findings.facts[SHARED_FACT].split(", "))
+    assert made < taken
+    assert report.findings.events["joined"] > 0
 
 
 def test_the_same_chaos_with_stock_huey_loses_jobs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,12 +136,15 @@ SOUND = Snapshot(
     records={
         "a": {"state": "queued", "place": "ready", "user": "u"},
         "b": {"state": "processing", "place": "leased", "user": "u", "token": "1"},
-        "c": {"state": "completed", "place": "", "user": "u"},
+        "c": {"state": "completed", "place": "", "user": "u", "result_key": "results/shared/d/1.zip"},
+        "d": {"state": "queued", "place": "joined", "user": "v"},
     },
-    places={"ready": ["a"], "leased": ["b"], "parked": [], "delayed": [], "suspended": []},
-    waiting=["a"],
-    waiting_by_user={"u": 1},
+    places={"ready": ["a"], "leased": ["b"], "parked": [], "delayed": [], "joined": ["d"], "suspended": []},
+    waiting=["a", "d"],
+    waiting_by_user={"u": 1, "v": 1},
     running_by_user={"u": 1},
+    sharers={"results/shared/d/1.zip": ["c"]},
+    shared=["results/shared/d/1.zip"],
 )
 
 
@@ -163,11 +166,17 @@ def test_a_sound_queue_has_no_contradiction() -> None:
         replace(SOUND, running_by_user={"u": 2}),
         replace(SOUND, dead=["a"]),
         replace(SOUND, parked_by_time=["a"]),
+        replace(SOUND, places={**SOUND.places, "joined": []}),
+        replace(SOUND, sharers={}),
+        replace(SOUND, sharers={"results/shared/d/1.zip": ["c", "gone"]}),
+        replace(SOUND, shared=[]),
     ],
     ids=[
         "lost from its set", "in two sets", "in a set after its end", "held without a token",
         "a token after its end", "not among those who wait", "not counted as waiting",
         "counted twice as running", "dead and alive", "parked and ready",
+        "waits for nobody's result", "points to what nobody keeps", "kept for who does not point to it",
+        "shared and not kept",
     ],
 )  # fmt: skip
 def test_every_contradiction_is_seen(broken: Snapshot) -> None:

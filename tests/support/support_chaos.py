@@ -12,10 +12,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from downloadjobs_core.errors import QueueUnavailableError
@@ -180,6 +181,7 @@ def run_chaos(
     tell: Tell = lambda _text: None,
     quiet_seconds: float = QUIET_SECONDS,
     keep: Path | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
     """Play a plan, and account for every job.
 
@@ -190,10 +192,11 @@ def run_chaos(
         tell: told what happens, line by line.
         quiet_seconds: how long nothing must happen after the last fault for what is left to be lost.
         keep: a folder for logs and data; without it they are removed.
+        settings: of the workers, beside those of every run.
     """
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         folder = keep or Path(temporary)
-        with Site(folder, plan.workers, module) as site:
+        with Site(folder, plan.workers, module, settings) as site:
             subject = make_subject(site.valkey.url, plan.jobs)
             try:
                 return _Run(plan, site, subject, tell, quiet_seconds).play(folder)

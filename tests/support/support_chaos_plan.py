@@ -11,7 +11,7 @@ import json
 import random
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -31,6 +31,12 @@ LARGE_JOB_FILES: Final = 4
 LARGE_SHARE: Final = 0.15
 CANCELLED_SHARE: Final = 0.05
 SUBMITTED_TWICE_SHARE: Final = 0.1
+
+SHARING: Final = {"DEDUPLICATE_RESULTS": "true"}
+"""The settings of workers whose jobs share results."""
+
+GROUP: Final = 6
+"""Jobs that ask for the same at one moment, where results are shared."""
 
 USERS: Final = ("ann", "bob", "cy", "dan", "eve")
 
@@ -129,7 +135,13 @@ class Plan:
 
 
 def draw_plan(
-    seed: int, *, jobs: int, faults: int, workers: int = 3, kinds: Sequence[Fault] = tuple(Fault)
+    seed: int,
+    *,
+    jobs: int,
+    faults: int,
+    workers: int = 3,
+    kinds: Sequence[Fault] = tuple(Fault),
+    wishes: int | None = None,
 ) -> Plan:
     """Draw a run.
 
@@ -139,12 +151,25 @@ def draw_plan(
         faults: how many.
         workers: processes.
         kinds: the faults there are; each of them comes once before any comes twice.
+        wishes: so many different sets of files are asked for, by groups of jobs; None for any.
     """
     names = tuple(f"worker-{number}" for number in range(1, workers + 1))
     # Streams of their own, so that the faults stay as they are with another number of jobs.
     drawn = _draw_faults(random.Random(f"faults {seed}"), faults, names, kinds)
     until = drawn[-1].at if drawn else FIRST_FAULT_SECONDS
-    return Plan(seed, names, drawn, _draw_jobs(random.Random(f"jobs {seed}"), jobs, until))
+    asked = _draw_jobs(random.Random(f"jobs {seed}"), jobs, until)
+    if wishes is not None:
+        asked = _alike(asked, wishes)
+    return Plan(seed, names, drawn, asked)
+
+
+def _alike(jobs: Sequence[PlannedJob], wishes: int) -> tuple[PlannedJob, ...]:
+    """The same jobs, but in groups that ask for the same at one moment, and some later once more."""
+    sets = sorted((job.file_ids for job in jobs), key=lambda ids: ids[0] not in LARGE_FILES)[:wishes]
+    return tuple(
+        replace(job, at=jobs[number - number % GROUP].at, file_ids=sets[number // GROUP % len(sets)])
+        for number, job in enumerate(jobs)
+    )
 
 
 def _draw_faults(

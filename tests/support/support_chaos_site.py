@@ -74,9 +74,13 @@ class Site:
         folder: where data and logs are.
         workers: the names of the worker processes.
         module: what each of them runs.
+        settings: of the workers, beside `SETTINGS`.
     """
 
-    def __init__(self, folder: Path, workers: Sequence[str], module: str) -> None:
+    def __init__(
+        self, folder: Path, workers: Sequence[str], module: str, settings: Mapping[str, str]
+    ) -> None:
+        self._settings = {**SETTINGS, **settings}
         logs = folder / "logs"
         logs.mkdir(parents=True)
         self.valkey = DurableValkey(folder / "valkey", append_only=True)
@@ -208,7 +212,7 @@ class Site:
         config = self.s3.config
         return {
             **without_addresses(os.environ),
-            **SETTINGS,
+            **self._settings,
             # A stock worker is a module of the tests.
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "REDIS_URL": self.valkey.url,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
 from downloadjobs_core.job import job_key
 from downloadjobs_core.leases import translated_errors
 from downloadjobs_core.scripts import ROOT
+from downloadjobs_core.sharing import FOLDER
 from downloadjobs_core.states import FINISHED, JobState, Priority
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class Snapshot:
     dead: Sequence[str] = ()
     parked_by_time: Sequence[str] = ()
     """The ids in `parked`, beside those in the sets of the users."""
+    sharers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The jobs that are known to point to a shared result, by its key."""
+    shared: Sequence[str] = ()
+    """The keys of shared results that are kept."""
 
 
 def take_snapshot(redis: Redis, job_ids: Iterable[str], users: Iterable[str]) -> Snapshot:
@@ -48,7 +53,10 @@ def take_snapshot(redis: Redis, job_ids: Iterable[str], users: Iterable[str]) ->
     people = list(users)
     parked = [f"parked:{priority}:{user}" for priority in Priority for user in people]
     sets = [*(f"ready:{priority}" for priority in Priority), *parked]
-    sets += ["parked", "delayed", "suspended", "leased", "dead", "waiting"]
+    sets += ["parked", "delayed", "joined", "suspended", "leased", "dead", "waiting", "shared"]
+    with translated_errors():
+        keys = cast("list[str]", redis.keys(f"{ROOT}:sharers:*"))
+    sets += [key.removeprefix(f"{ROOT}:") for key in keys]
     pipeline = redis.pipeline(transaction=True)
     for name in sets:
         pipeline.zrange(f"{ROOT}:{name}", 0, -1)
@@ -61,7 +69,9 @@ def take_snapshot(redis: Redis, job_ids: Iterable[str], users: Iterable[str]) ->
     found = cast("dict[str, list[str]]", dict(zip(sets, answers, strict=False)))
     counts = cast("list[dict[str, str]]", answers[len(sets) : len(sets) + 2])
     records = cast("list[dict[str, str]]", answers[len(sets) + 2 :])
-    places = {name: found[name] for name in ("delayed", "suspended", "leased")}
+    places = {name: found[name] for name in ("joined", "suspended", "leased")}
+    # Who waits for another's result stands among the delayed, too, as a net.
+    places["delayed"] = [job_id for job_id in found["delayed"] if job_id not in found["joined"]]
     places["ready"] = [entry[STAMP:] for priority in Priority for entry in found[f"ready:{priority}"]]
     places["parked"] = [entry[STAMP:] for name in parked for entry in found[name]]
     waiting_by_user, running_by_user = (
@@ -75,6 +85,10 @@ def take_snapshot(redis: Redis, job_ids: Iterable[str], users: Iterable[str]) ->
         running_by_user=running_by_user,
         dead=found["dead"],
         parked_by_time=found["parked"],
+        sharers={
+            name.removeprefix("sharers:"): ids for name, ids in found.items() if name.startswith("sharers:")
+        },
+        shared=found["shared"],
     )
 
 
@@ -84,6 +98,7 @@ def contradictions(snapshot: Snapshot) -> list[str]:
         *_of_places(snapshot),
         *_of_holders(snapshot),
         *_of_counts(snapshot),
+        *_of_sharers(snapshot),
     ]
 
 
@@ -135,4 +150,22 @@ def _of_counts(snapshot: Snapshot) -> list[str]:
         found.append(f"Counted as waiting: {snapshot.waiting_by_user}; are: {Counter(waiting.values())}.")
     if snapshot.running_by_user != running:
         found.append(f"Counted as running: {snapshot.running_by_user}; are: {running}.")
+    return found
+
+
+def _of_sharers(snapshot: Snapshot) -> list[str]:
+    """A shared result is kept for exactly those jobs that point to it."""
+    pointing: dict[str, list[str]] = defaultdict(list)
+    for job_id, record in snapshot.records.items():
+        key = record.get("result_key", "")
+        if f"/{FOLDER}" in key:
+            pointing[key].append(job_id)
+    keys = sorted({*pointing, *snapshot.sharers})
+    found = [
+        f"To {key} point {sorted(pointing[key])}, and known are {sorted(snapshot.sharers.get(key, ()))}."
+        for key in keys
+        if sorted(pointing[key]) != sorted(snapshot.sharers.get(key, ()))
+    ]
+    if set(snapshot.shared) != set(snapshot.sharers):
+        found.append(f"Kept as shared, or shared: {set(snapshot.shared) ^ set(snapshot.sharers)}.")
     return found

@@ -45,6 +45,9 @@ LARGE_COMPARED: Final = 10
 """Large results whose bytes are compared with the stored files'; of all others size and CRC-32."""
 
 
+SHARED_FACT: Final = "results that were made, and jobs that took another's"
+
+
 @dataclass(slots=True)
 class Findings:
     """What the questions at the end are answered with. Empty lists are good news."""
@@ -223,6 +226,10 @@ class LeasedQueue:
         self._examine_queue(found, ids)
         self._examine_results(found, jobs, states, Results(store, files, folder))
         published = self._published(ids)
+        taken = self._read(ids, "deduplicated")
+        found.facts[SHARED_FACT] = (
+            f"{len(set(published.values()))}, {sum(value == '1' for value in taken.values())}"
+        )
         found.orphans = Bucket.look(store).orphans(published.values())
         noted = self._redis.hlen(f"{ROOT}:uploads")
         if noted:

@@ -34,6 +34,7 @@ from downloadjobs_worker.keeper import Keeper
 from downloadjobs_worker.maintenance import Maintenance
 from downloadjobs_worker.metrics import MeasuredLeases, WorkerMetrics
 from downloadjobs_worker.settings import WorkerSettings
+from downloadjobs_worker.single_flight import SingleFlight
 from downloadjobs_worker.tracing import TracedAttempts
 from downloadjobs_worker.webhook_sending import WebhookSender, proxy_of, tls_context
 
@@ -72,7 +73,17 @@ def create_consumer(
         if settings.download_delay_enabled
         else Delay()
     )
-    runner = AttemptRunner(leases, keeper, bundler, settings.retry, delay, metrics)
+    flights = (
+        SingleFlight(
+            leases,
+            stores.results,
+            settings.s3_results_prefix,
+            source=(stores.files.bucket, settings.s3_key_prefix),
+        )
+        if settings.deduplicate_results
+        else None
+    )
+    runner = AttemptRunner(leases, keeper, bundler, settings.retry, delay, metrics, flights)
     maintenance = Maintenance(
         UpkeepStore(redis),
         keeper,

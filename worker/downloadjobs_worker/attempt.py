@@ -1,7 +1,7 @@
 """One attempt at one leased job, from its start to the script that ends it.
 
-Whatever happens, the lease ends in one of five ways: finished, retried later,
-handed back, lost, or, when Redis cannot be reached, left to run out.
+Whatever happens, the lease ends in one of six ways: finished, retried later,
+handed back, joined to another job's, lost, or, when Redis cannot be reached, left to run out.
 """
 
 from __future__ import annotations
@@ -20,21 +20,19 @@ from downloadjobs_core.errors import (
     ObjectStoreDeniedError,
     ObjectStoreError,
     QueueUnavailableError,
+    ResultGoneError,
     UploadNotFoundError,
 )
 from downloadjobs_core.job import Job
 from downloadjobs_core.leases import LeaseStore, Outcome
 from downloadjobs_core.states import JobState
 from downloadjobs_worker.bundling import Bundler
-from downloadjobs_worker.hold import HandBackRequested, Hold
+from downloadjobs_worker.hold import HandBackRequested, Hold, Joined
 from downloadjobs_worker.keeper import Keeper
 from downloadjobs_worker.metrics import Cause, WorkerMetrics, why_lost
+from downloadjobs_worker.patience import until_redis_answers
 from downloadjobs_worker.retrying import RetryPolicy
-
-QUEUE_PATIENCE_SECONDS: Final = 120.0
-"""How long a finished archive waits for Redis to come back, before the job is left to its next delivery."""
-
-QUEUE_PAUSE_SECONDS: Final = 1.0
+from downloadjobs_worker.single_flight import SingleFlight
 
 log = logs.logger(__name__)
 
@@ -76,7 +74,7 @@ def failure_of(error: Exception) -> Failure:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """How an attempt ended: with a job's state, or `retrying`, `handed_back`, `lost` or `unwritten`."""
+    """How an attempt ended: a job's state, or `retrying`, `handed_back`, `joined`, `lost` or `unwritten`."""
 
     how: str
     code: str = ""
@@ -126,6 +124,8 @@ class AttemptRunner:
     retry: RetryPolicy
     delay: Delay
     metrics: WorkerMetrics
+    flights: SingleFlight | None = None
+    """Where a job's result is looked for before it is made; None if no results are shared."""
 
     def run(self, job: Job) -> AttemptEnd:
         """Make one attempt. Raises nothing: a lease that could not be ended runs out."""
@@ -142,6 +142,10 @@ class AttemptRunner:
                 self._end("hand back", lambda: self.leases.hand_back(job, hold.stages.unwritten().text))
                 log.info("job handed back", attempt=job.attempt)
                 return AttemptEnd("handed_back")
+            except Joined:
+                self.metrics.interrupted(Cause.JOINED)
+                log.info("job waits for the same result, which another job makes", attempt=job.attempt)
+                return AttemptEnd("joined")
             except LeaseLostError as error:
                 self.metrics.interrupted(why_lost(self.leases, job))
                 log.warning("attempt stopped", reason=error.reason)
@@ -165,11 +169,15 @@ class AttemptRunner:
             hold.sleep(self.delay.seconds())
         outcome = self.bundler.bundle(
             hold,
-            lambda: self._patiently(lambda: self.leases.check(job), hold.raise_if_stopped),
+            lambda: until_redis_answers(lambda: self.leases.check(job), hold.raise_if_stopped),
             ledger,
+            self.flights,
         )
         try:
-            self._patiently(lambda: self.leases.finish(job, outcome, hold.stages.unwritten().text))
+            until_redis_answers(lambda: self.leases.finish(job, outcome, hold.stages.unwritten().text))
+        except ResultGoneError:
+            # Its last owner's time ended just now.
+            return self._attempt(hold, ledger, started)
         except LeaseLostError:
             self._remove_result(outcome, ledger)
             raise
@@ -180,6 +188,7 @@ class AttemptRunner:
             files=outcome.files_done,
             files_failed=outcome.files_failed,
             result_bytes=outcome.result_bytes,
+            deduplicated=outcome.deduplicated,
             seconds=round(time.monotonic() - started, 3),
         )
         return AttemptEnd(outcome.state.value, outcome.error_code)
@@ -226,28 +235,15 @@ class AttemptRunner:
 
     def _end(self, what: str, call: Callable[[], None]) -> bool:
         try:
-            self._patiently(call)
+            until_redis_answers(call)
         except (LeaseLostError, QueueUnavailableError) as error:
             log.warning("the attempt's end could not be written", end=what, error=str(error))
             return False
         return True
 
-    def _patiently(self, call: Callable[[], None], between: Callable[[], None] | None = None) -> None:
-        """Call Redis until it answers, for `QUEUE_PATIENCE_SECONDS`; the scripts accept a call twice."""
-        until = time.monotonic() + QUEUE_PATIENCE_SECONDS
-        while True:
-            try:
-                return call()
-            except QueueUnavailableError:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(QUEUE_PAUSE_SECONDS)
-                if between is not None:
-                    between()
-
     def _remove_result(self, outcome: Outcome, ledger: _Ledger) -> None:
         """Remove what this attempt alone owns: a result whose pointer was refused."""
-        if not outcome.result_key:
+        if not outcome.result_key or outcome.deduplicated:
             return
         try:
             self.bundler.results.delete(outcome.result_key)

@@ -24,6 +24,7 @@ from downloadjobs_worker.hold import Hold
 from downloadjobs_worker.manifest import Manifest, ManifestFile
 from downloadjobs_worker.planning import PlannedFile, plan_files
 from downloadjobs_worker.reading import FileStream, ReadAhead
+from downloadjobs_worker.single_flight import SingleFlight
 from downloadjobs_worker.stages import PLANNING, UPLOAD
 from downloadjobs_worker.uploading import PartUploader, UploadLedger, part_bytes_for
 
@@ -31,6 +32,9 @@ CRC_BYTES: Final = 4
 
 PLAN_THREADS: Final = 8
 """Look-ups at once: they wait for the network, not for the processor."""
+
+ZIP_EPOCH: Final = datetime(1980, 1, 1, tzinfo=UTC)
+"""The first time that a zip can tell: that of all members of a result that must not tell of its first job."""
 
 _MANIFEST_BYTES_PER_FILE: Final = 512
 """More than one file's entry takes; only the size of parts depends on it."""
@@ -65,13 +69,20 @@ class Bundler:
         """The attempt's own key: a later attempt has another, so none overwrites another's result."""
         return f"{self.results_prefix}{job.job_id}/{job.token}.zip"
 
-    def bundle(self, hold: Hold, confirm_lease: Callable[[], None], ledger: UploadLedger) -> Outcome:
+    def bundle(
+        self,
+        hold: Hold,
+        confirm_lease: Callable[[], None],
+        ledger: UploadLedger,
+        flights: SingleFlight | None = None,
+    ) -> Outcome:
         """Make one job's archive.
 
         Args:
             hold: the attempt; its progress is advanced, and it is asked when to stop.
             confirm_lease: called just before the archive becomes visible; raises if the lease is lost.
             ledger: remembers the upload until its end.
+            flights: where the same result is looked for before it is made; None for every job its own.
 
         Returns:
             how the job ends: completed, completed with errors, or failed because no file was found.
@@ -79,6 +90,7 @@ class Bundler:
         Raises:
             ObjectStoreError: storage failed; nothing of the attempt is left in it.
             LeaseLostError, HandBackRequested: the attempt must stop; nothing of it is left.
+            Joined: another attempt makes the same result, and the job waits for it.
         """
         job = hold.job
         began_ms = hold.stages.now_ms()
@@ -87,11 +99,15 @@ class Bundler:
         hold.progress.bytes_total = sum(file.size for file in planned)
         if all(isinstance(file.found, FileFault) for file in planned):
             return _nothing_found(planned)
+        flight = flights.board(hold, planned) if flights else None
+        if flight is not None and flight.found is not None:
+            return flight.found
 
+        key = flight.key if flight else self.result_key(job)
         total = archive_size((file.member_name, file.size) for file in planned)
         uploader = PartUploader(
             self.results,
-            self.result_key(job),
+            key,
             hold,
             part_bytes=part_bytes_for(
                 total + _MANIFEST_BYTES_PER_FILE * len(planned), self.limits.part_bytes
@@ -100,7 +116,7 @@ class Bundler:
             ledger=ledger,
         )
         try:
-            entries = self._write_archive(hold, planned, uploader)
+            entries = self._write_archive(hold, planned, uploader, anonymous=flight is not None)
             began_ms = hold.stages.now_ms()
             uploader.flush()
             confirm_lease()
@@ -113,20 +129,22 @@ class Bundler:
         failed = [(entry.fileId, entry.error) for entry in entries if entry.error is not None]
         return Outcome(
             JobState.COMPLETED_WITH_ERRORS if failed else JobState.COMPLETED,
-            result_key=self.result_key(job),
+            result_key=key,
             result_bytes=size,
             files_done=len(entries),
             files_failed=len(failed),
             failed=failed,
             bytes_done=hold.progress.bytes_done,
             bytes_total=hold.progress.bytes_total,
+            shared=flights.made(flight, size, entries) if flights and flight else None,
         )
 
     def _write_archive(
-        self, hold: Hold, planned: list[PlannedFile], uploader: PartUploader
+        self, hold: Hold, planned: list[PlannedFile], uploader: PartUploader, *, anonymous: bool
     ) -> list[ManifestFile]:
         job = hold.job
-        archive = _Archive(datetime.fromtimestamp(job.created_us / 1_000_000, UTC), uploader)
+        asked_at = datetime.fromtimestamp(job.created_us / 1_000_000, UTC)
+        archive = _Archive(ZIP_EPOCH if anonymous else asked_at, uploader)
         entries = []
         with ReadAhead(
             self.files, hold, planned, self.limits.read_ahead_files, self.limits.read_ahead_bytes
@@ -140,8 +158,8 @@ class Bundler:
         content = manifest.encode(
             Manifest(
                 schema=manifest.SCHEMA,
-                jobId=job.job_id,
-                requestedAt=rfc3339(job.created_us),
+                jobId=None if anonymous else job.job_id,
+                requestedAt=None if anonymous else rfc3339(job.created_us),
                 totalFileIds=job.total_file_ids,
                 files=entries,
             )

@@ -15,6 +15,10 @@ class HandBackRequested(Exception):  # noqa: N818 - no error: the process drains
     """Raised in an attempt whose process must stop before the job is done."""
 
 
+class Joined(Exception):  # noqa: N818 - no error: another attempt makes the same result
+    """Raised in an attempt whose lease has ended: its job waits for another's result."""
+
+
 class Stop(Enum):
     """Why an attempt must stop."""
 

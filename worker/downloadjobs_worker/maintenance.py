@@ -18,6 +18,7 @@ from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_core.job import Job
 from downloadjobs_core.leases import SECOND_US
 from downloadjobs_core.objectstore.protocol import ObjectStore
+from downloadjobs_core.sharing import FOLDER, is_shared
 from downloadjobs_core.upkeep import EVERY_SECONDS, Attempted, Task, UpkeepStore
 from downloadjobs_worker.hold import HandBackRequested, Hold
 from downloadjobs_worker.keeper import Keeper
@@ -38,11 +39,16 @@ log = logs.logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt, as the key of its result names it: `<prefix><job>/<token>.zip`."""
+    """An attempt, as the key of its result names it.
 
-    job_id: str
+    That is `<prefix><job>/<token>.zip`, or, if it can be shared, `<prefix>shared/<digest>/<token>.zip`.
+    """
+
+    owner: str
+    """Its job's id, or the digest."""
     token: str
     key: str
+    shared: bool = False
 
     @property
     def began_us(self) -> int:
@@ -52,11 +58,13 @@ class Attempt:
 
 def attempt_of(key: str, prefix: str) -> Attempt | None:
     """The attempt that owns a key, or None for an object that is not ours."""
-    job_id, _, name = key.removeprefix(prefix).partition("/")
+    shared = is_shared(key, prefix)
+    folder = f"{prefix}{FOLDER}" if shared else prefix
+    owner, _, name = key.removeprefix(folder).partition("/")
     token = name.removesuffix(".zip")
-    if not key.startswith(prefix) or not job_id or name == token or not TOKEN.fullmatch(token):
+    if not key.startswith(folder) or not owner or name == token or not TOKEN.fullmatch(token):
         return None
-    return Attempt(job_id, token, key)
+    return Attempt(owner, token, key, shared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,9 @@ class Maintenance:
             if task.job_id == Task.EXPIRE_RESULTS:
                 self.expire_results(hold)
                 self.upkeep.done(task, again_seconds=EVERY_SECONDS, when_first_in="expiring")
+            elif task.job_id == Task.EXPIRE_SHARED:
+                self.expire_shared(hold)
+                self.upkeep.done(task, again_seconds=EVERY_SECONDS, when_first_in="shared")
             elif task.job_id == Task.SWEEP_ORPHANS:
                 left = self.sweep_orphans(hold)
                 self.upkeep.done(task, again_seconds=EVERY_SECONDS if left else None)
@@ -111,11 +122,32 @@ class Maintenance:
         while batch := self.upkeep.expired_results(BATCH):
             for job_id, key in batch:
                 hold.raise_if_stopped()
+                if is_shared(key, self.results_prefix):
+                    # A process of a release that shares none asked for its removal.
+                    self.upkeep.leave_result(job_id)
+                    continue
                 if key:
                     self.results.delete(key)
                 removed += self.upkeep.expire_result(job_id)
         if removed:
             log.info("results expired", removed=removed)
+        return removed
+
+    def expire_shared(self, hold: Hold) -> int:
+        """End jobs' time with results that they share; how many objects were removed with their last."""
+        removed = 0
+        while batch := self.upkeep.expired_shared(BATCH):
+            for key in batch:
+                hold.raise_if_stopped()
+                # In this order: once nobody points to it, nobody can come to; and if this process ends here,
+                # the key is found again.
+                _, removable = self.upkeep.expire_shared(key, BATCH)
+                if removable:
+                    self.results.delete(key)
+                    self.upkeep.forget_shared(key)
+                    removed += 1
+        if removed:
+            log.info("shared results expired", removed=removed)
         return removed
 
     def sweep_orphans(self, hold: Hold) -> int:
@@ -144,8 +176,10 @@ class Maintenance:
         """The attempts that own the keys, and what their jobs say of them, in batches."""
         attempts = filter(None, (attempt_of(key, self.results_prefix) for key in keys))
         while batch := list(islice(attempts, BATCH)):
-            asked = [(attempt.job_id, attempt.token, attempt.key) for attempt in batch]
-            yield from zip(batch, self.upkeep.attempted(asked), strict=True)
+            for shared, ask in ((False, self.upkeep.attempted), (True, self.upkeep.attempted_shared)):
+                some = [attempt for attempt in batch if attempt.shared is shared]
+                asked = [(attempt.owner, attempt.token, attempt.key) for attempt in some]
+                yield from zip(some, ask(asked) if asked else [], strict=True)
 
     def _verdict(self, attempt: Attempt, said: Attempted, now_us: int, *, of_upload: bool) -> Verdict:
         unknown_seconds = self.result_ttl_seconds + UNKNOWN_MARGIN_SECONDS
@@ -170,7 +204,7 @@ class Verdict(Enum):
 
 
 def verdict_on(said: Attempted, *, age_seconds: float, grace_seconds: float, of_upload: bool) -> Verdict:
-    """Judge one object, or one unfinished upload, by what its job says of the attempt that made it."""
+    """Judge one object, or one unfinished upload, by what Redis says of the attempt that made it."""
     if said.current or (said.published and not of_upload):
         return Verdict.KEEP
     return Verdict.REMOVE if age_seconds >= grace_seconds else Verdict.WAIT

@@ -36,8 +36,9 @@ class Manifest:
     """The whole document."""
 
     schema: int
-    jobId: str  # noqa: N815 - the JSON's name
-    requestedAt: str  # noqa: N815 - the JSON's name
+    jobId: str | None  # noqa: N815 - the JSON's name
+    """None in a result that jobs of several users may share, as is `requestedAt`."""
+    requestedAt: str | None  # noqa: N815 - the JSON's name
     totalFileIds: int  # noqa: N815 - the JSON's name
     files: Sequence[ManifestFile]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -43,6 +43,9 @@ class Cause(StrEnum):
 
     LEASE_LOST = "lease_lost"
     """It could not renew in time, and the job is another's."""
+
+    JOINED = "joined"
+    """Another attempt makes the same result, and the job waits for it."""
 
     QUEUE_UNAVAILABLE = "queue_unavailable"
     """Redis could not be told of the outcome; the lease runs out."""
@@ -126,6 +129,16 @@ class WorkerMetrics:
         )
         for verdict in Verdict:
             self._webhooks.labels(verdict.value)
+        self._deduplicated = Counter(
+            f"{PREFIX}deduplicated_results_total",
+            "Jobs that ended with a result that another had made.",
+            registry=registry,
+        )
+        self._deduplicated_bytes = Counter(
+            f"{PREFIX}deduplicated_bytes_total",
+            "Bytes of results that were not made again.",
+            registry=registry,
+        )
         self._storage = Histogram(
             f"{PREFIX}storage_operation_duration_seconds",
             "What a request to storage took, in seconds.",
@@ -158,6 +171,9 @@ class WorkerMetrics:
         self._end_to_end.observe(_seconds_between(job.created_us, job.leased_us) + run_seconds)
         if outcome.result_key:
             self._result_bytes.observe(outcome.result_bytes)
+        if outcome.deduplicated:
+            self._deduplicated.inc()
+            self._deduplicated_bytes.inc(outcome.result_bytes)
 
     def retried(self, run_seconds: float) -> None:
         """An attempt failed, and another will follow."""
@@ -234,9 +250,9 @@ class MeasuredLeases(LeaseStore):
         self._metrics.reaped(back, dead)
         return back, dead
 
-    def _fenced(self, script: str, job: Job, *args: str | float) -> None:
+    def _fenced(self, script: str, job: Job, *args: str | float) -> Any:  # noqa: ANN401 - see `LeaseStore`
         try:
-            super()._fenced(script, job, *args)
+            return super()._fenced(script, job, *args)
         except LeaseLostError:
             self._metrics.refused()
             raise

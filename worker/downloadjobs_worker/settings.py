@@ -62,6 +62,7 @@ class WorkerSettings(
     upload_threads: int = Field(2, ge=1, le=16, description="parts uploaded at once by one job")
     read_ahead_files: int = Field(4, ge=1, le=32, description="files read at once by one job")
     read_ahead_bytes: int = Field(4 * MIB, ge=MIB, le=256 * MIB, description="read ahead of each file")
+    deduplicate_results: bool = False
     download_delay_enabled: bool = False
     download_delay_min_ms: int = Field(1_000, ge=0)
     download_delay_max_ms: int = Field(5_000, ge=0)

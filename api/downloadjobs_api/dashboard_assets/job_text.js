@@ -75,6 +75,8 @@ function waitingParts(job) {
       ].filter(Boolean);
     case "parked":
       return ["Waits for your other jobs: as many as allowed are running."];
+    case "joined":
+      return ["Waits for the same result, which another job makes."];
     case "delayed":
       return ["Waits for its next attempt."];
     default:

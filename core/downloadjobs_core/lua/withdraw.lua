@@ -1,9 +1,11 @@
 -- Ends what a job still wants when the object that asked for it goes: one that has not ended is cancelled,
--- and the result of one that has is removed, if it shall be. A worker removes it: at the next run of the
--- expiry, which wakes sleeping workers at most once an hour, and those that are awake within a minute.
+-- and the result of one that has is removed, if it shall be; one that others share, after the last of them. A
+-- worker removes it: at the next run of the expiry, which wakes sleeping workers at most once an hour, and those
+-- that are awake within a minute.
 --
 -- KEYS[1] root            writes job:<id>, timeline:<id>, ready:<priority>, parked*, delayed, suspended,
---                         waiting*, leased, running_by_user, expiring, maintenance, webhook:<call>, webhooks*, events*
+--                         waiting*, leased, running_by_user, expiring, shared, sharers:<key>, flights, joined*,
+--                         followed, wake, maintenance, webhook:<call>, webhooks*, events*
 -- ARGV[1] job id          ARGV[2] error code      ARGV[3] error message, for the user
 -- ARGV[4] seconds the record is kept              ARGV[5] us after which what is left is swept
 -- ARGV[6] 1 to remove the result
@@ -23,7 +25,9 @@ end
 if ARGV[6] ~= '1' or not job[2] or job[2] == '' then return {0, state} end
 
 redis.call('HSET', job_key(id), 'expires_us', int(now), 'updated_us', int(now))
-redis.call('ZADD', key('expiring'), int(now), id)
 local awake = tonumber(redis.call('HGET', key('queue'), 'slots') or 0) > 0
-redis.call('ZADD', key('maintenance'), 'LT', int(now + (awake and AWAKE_US or ASLEEP_US)), 'expire-results')
+local soon = awake and AWAKE_US or ASLEEP_US
+if give_up_share(id, job[2], now, soon) then return {1, state} end
+redis.call('ZADD', key('expiring'), int(now), id)
+redis.call('ZADD', key('maintenance'), 'LT', int(now + soon), 'expire-results')
 return {1, state}

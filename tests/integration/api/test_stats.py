@@ -13,6 +13,7 @@ from downloadjobs_api.security_headers import SECURITY_HEADERS
 from downloadjobs_core.leases import LeaseStore, Outcome, QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig, connect
 from downloadjobs_core.scripts import ROOT
+from downloadjobs_core.sharing import Answer
 from downloadjobs_core.states import JobState
 from downloadjobs_core.statistics import FADE_US
 from support_processes import System
@@ -66,6 +67,18 @@ def test_numbers_are_of_all_users_and_of_ones_own(system: System, queue: LeaseSt
     assert (stats(system)["waiting"], stats(system)["running"]) == (2, 1)
     owned = [stats(system, user)["own"] for user in ("ada", "bob", "eve")]
     assert owned == [{"waiting": 1, "running": 1}, {"waiting": 1, "running": 0}, {"waiting": 0, "running": 0}]
+
+
+def test_who_waits_for_anothers_result_waits(system: System, queue: LeaseStore) -> None:
+    """A job that joined another which makes the same result is among those that wait, its own user's too."""
+    for _ in range(2):
+        system.submit([10_003])
+    for answer in (Answer.MAKE, Answer.WAIT):
+        job = queue.lease("w")
+        assert job is not None
+        assert queue.board(job, "d" * 64).answer is answer
+    found = stats(system)
+    assert (found["waiting"], found["running"], found["own"]) == (1, 1, {"waiting": 1, "running": 1})
 
 
 def test_ends_are_a_rate_that_fades(system: System, queue: LeaseStore) -> None:

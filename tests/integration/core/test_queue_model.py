@@ -28,17 +28,19 @@ from hypothesis.stateful import (
 )
 
 from downloadjobs_cli.embedded import ValkeyServer
-from downloadjobs_core.errors import LeaseLostError, TooManyQueuedError
+from downloadjobs_core.errors import LeaseLostError, ResultGoneError, TooManyQueuedError
 from downloadjobs_core.job import Job, NewJob, Once, job_key
 from downloadjobs_core.leases import LeaseStore, Outcome, QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig, connect
 from downloadjobs_core.scripts import ROOT, Scripts
+from downloadjobs_core.sharing import Answer, Shared, Sharing, shared_result_key
 from downloadjobs_core.states import FINISHED, JobState, Priority
+from downloadjobs_core.upkeep import UpkeepStore
 
 USERS = ("ann", "bob", "cy")
 POLICY = QueuePolicy(max_deliveries=3, user_max_running=2, user_max_queued=6)
 UNFINISHED = frozenset(JobState) - FINISHED
-PLACES = {"ready", "parked", "delayed", "suspended"}
+DIGESTS = ("d", "e")
 
 
 @dataclass
@@ -57,6 +59,12 @@ class Known:
     attempt_bytes: int = 0
     worker_bytes: int = 0
     """Bytes that the attempt under way is done with, and those of all attempts before."""
+    digest: str = ""
+    """Of the result that its attempt makes or was told of; empty for one of its own."""
+    offer: str = ""
+    """The key of the result that its attempt was told of."""
+    lease: Job | None = None
+    """As it was leased last."""
 
     def attempt_ends(self) -> None:
         """Its lease is over, however that came."""
@@ -82,6 +90,13 @@ class QueueMachine(RuleBasedStateMachine):
         self.last_token = 0
         self.keys: dict[tuple[str, str], tuple[str, str]] = {}
         """The job, and what was asked, by user and key."""
+        self.upkeep = UpkeepStore(self.redis)
+        self.flights: dict[str, tuple[str, str]] = {}
+        """By digest, the job that makes its result, and the token of its attempt."""
+        self.offered: dict[str, str] = {}
+        """By digest, the key of the result that was made last."""
+        self.sharers: dict[str, set[str]] = {}
+        """By key, the jobs that point to it."""
 
     def submit_once(self, job_id: str, user: str, key: str, asked: str) -> tuple[Any, ...]:
         """Submit a job by a key; the script's reply."""
@@ -153,10 +168,13 @@ class QueueMachine(RuleBasedStateMachine):
         new = NewJob(job_id=job_id, user=user, file_ids=(2,), total_file_ids=1, max_attempts=3)
         assert not self.queue.submit(new)
 
-    @rule(target=leased, slots=st.integers(1, 4))
-    def pop(self, slots: int) -> MultipleResults[Job]:
-        """Idle slots take what they can get."""
-        return multiple(*filter(None, (self.pop_one() for _ in range(slots))))
+    @rule(target=leased, slots=st.integers(1, 4), digest=st.sampled_from(["", *DIGESTS]))
+    def pop(self, slots: int, digest: str) -> MultipleResults[Job]:
+        """Idle slots take what they can get, and look for the same result, or make their own."""
+        jobs = list(filter(None, (self.pop_one() for _ in range(slots))))
+        for job in jobs if digest else ():
+            self.ask(job, digest, twice=False)
+        return multiple(*jobs)
 
     def pop_one(self) -> Job | None:
         """A lease goes to a job that waits, is the only one on it, and has a token that never was before."""
@@ -174,6 +192,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert int(job.token) > self.last_token
         self.last_token = int(job.token)
         known.state, known.token, known.deliveries = JobState.PROCESSING, job.token, known.deliveries + 1
+        known.digest, known.offer, known.lease = "", "", job
         assert (job.attempt, job.deliveries) == (known.failures + 1, known.deliveries)
         running = sum(k.user == known.user and k.state is JobState.PROCESSING for k in self.jobs.values())
         assert running <= POLICY.user_max_running
@@ -182,12 +201,28 @@ class QueueMachine(RuleBasedStateMachine):
     def holds(self, job: Job) -> bool:
         return self.jobs[job.job_id].token == job.token
 
-    @rule(job=leased, state=st.sampled_from([JobState.COMPLETED, JobState.FAILED]), twice=st.booleans())
-    def finish(self, job: Job, *, state: JobState, twice: bool) -> None:
+    def held(self, job: Job) -> Job:
+        """This one, or, if its lease is over, another that is held: most of those drawn are long over."""
+        leases = [job, *(known.lease for known in self.jobs.values() if known.lease is not None)]
+        return next(filter(self.holds, leases), job)
+
+    @rule(
+        job=leased,
+        state=st.sampled_from([JobState.COMPLETED, JobState.FAILED]),
+        twice=st.booleans(),
+        changed=st.booleans(),
+        late=st.booleans(),
+    )
+    def finish(self, job: Job, *, state: JobState, twice: bool, changed: bool, late: bool) -> None:
         """Only the holder ends a job, once; a call that comes twice is not an error."""
+        job = job if late else self.held(job)
         held = self.holds(job)
-        key = f"results/{job.job_id}/{job.token}.zip" if state == "completed" else ""
-        outcome = Outcome(state, result_key=key, bytes_done=5)
+        known = self.jobs[job.job_id]
+        outcome = self.outcome_of(job, state, changed=changed)
+        if held and outcome.deduplicated and not self.sharers.get(outcome.result_key):
+            with pytest.raises(ResultGoneError):
+                self.queue.finish(job, outcome)
+            return
         for _ in range(1 + twice):
             if held:
                 self.queue.finish(job, outcome)
@@ -195,11 +230,104 @@ class QueueMachine(RuleBasedStateMachine):
                 with pytest.raises(LeaseLostError):
                     self.queue.finish(job, outcome)
         if held:
-            known = self.jobs[job.job_id]
-            known.attempt_bytes = outcome.bytes_done
+            known.attempt_bytes = 0 if outcome.deduplicated else outcome.bytes_done
             known.attempt_ends()
             known.state, known.outcomes, known.deliveries = state, known.outcomes + 1, 0
             assert known.outcomes == 1
+            if outcome.shared:
+                self.sharers.setdefault(outcome.result_key, set()).add(job.job_id)
+                if outcome.shared.how is Sharing.OFFERED:
+                    self.offered[known.digest] = outcome.result_key
+
+    def outcome_of(self, job: Job, state: JobState, *, changed: bool) -> Outcome:
+        """How an attempt ends, by what it was told: with its own result, a new shared one, or another's."""
+        known = self.jobs[job.job_id]
+        if state != "completed":
+            return Outcome(state, bytes_done=5)
+        if not known.digest:
+            return Outcome(state, result_key=f"results/{job.job_id}/{job.token}.zip", bytes_done=5)
+        key, how = shared_result_key("results/", known.digest, job.token), Sharing.OFFERED
+        if known.offer:
+            key, how = known.offer, Sharing.REUSED
+        elif changed:
+            how = Sharing.KEPT
+        return Outcome(state, result_key=key, bytes_done=5, shared=Shared(how, known.digest, "etag"))
+
+    @rule(job=leased, digest=st.sampled_from(DIGESTS), twice=st.booleans())
+    def board(self, job: Job, digest: str, *, twice: bool) -> None:
+        """An attempt makes a result only if there is none and nobody makes it; else it takes it or waits."""
+        self.ask(job, digest, twice=twice)
+
+    def ask(self, job: Job, digest: str, *, twice: bool) -> None:
+        """Ask, and compare the answer with the model's."""
+        known = self.jobs[job.job_id]
+        if not self.holds(job):
+            if not self.ended_it(job):
+                with pytest.raises(LeaseLostError):
+                    self.queue.board(job, digest)
+            return
+        if known.digest:
+            return  # an attempt has one plan
+        there = self.offered.get(digest, "")
+        told = self.queue.board(job, digest)
+        if self.sharers.get(there):
+            assert (told.answer, told.key) == (Answer.THERE, there)
+            known.digest, known.offer = digest, there
+        elif self.builds(digest):
+            assert told.answer is Answer.WAIT
+            known.attempt_ends()
+            known.state, known.deliveries = JobState.QUEUED, known.deliveries - 1
+        else:
+            assert told.answer is Answer.MAKE
+            self.flights[digest], known.digest = (job.job_id, job.token), digest
+        if twice:
+            assert self.queue.board(job, digest) == told
+
+    @rule(job_id=submitted)
+    def result_expires(self, job_id: str) -> None:
+        """A job's time with a shared result ends by a withdrawal; the object goes with the last of them."""
+        key = next((key for key, jobs in self.sharers.items() if job_id in jobs), None)
+        if key is None:
+            return
+        assert self.scripts.run("withdraw", job_id, "x", "x", 1000, 0, 1) == [1, "completed"]
+        assert self.upkeep.expired_shared(10) == [key]
+        self.sharers[key].remove(job_id)
+        self.jobs[job_id].state = JobState.EXPIRED
+        assert self.upkeep.expire_shared(key, 10) == (1, not self.sharers[key])
+        if not self.sharers[key]:
+            del self.sharers[key]
+            self.upkeep.forget_shared(key)
+
+    @rule(target=leased, digest=st.sampled_from(DIGESTS))
+    def make_and_tell(self, digest: str) -> MultipleResults[Job]:
+        """One makes a result, if nobody did; the next is told of it, and has yet to take it."""
+        builder = self.pop_one()
+        if builder is None:
+            return multiple()
+        self.ask(builder, digest, twice=False)
+        if self.holds(builder):
+            self.finish(builder, state=JobState.COMPLETED, twice=False, changed=False, late=True)
+        told = self.pop_one()
+        if told is None:
+            return multiple(builder)
+        self.ask(told, digest, twice=False)
+        return multiple(builder, told)
+
+    @rule(digest=st.sampled_from(DIGESTS))
+    def result_goes(self, digest: str) -> None:
+        """All of a result's jobs give it up: nobody is given it then, also who was told of it before."""
+        for job_id in sorted(self.sharers.get(self.offered.get(digest, ""), ())):
+            self.result_expires(job_id)
+
+    @rule()
+    def somebody_looks_after_results(self) -> None:
+        """Where jobs wait for a result which nobody makes, the next is woken within a minute."""
+        before = {digest: self.redis.zcard(f"{ROOT}:joined:{digest}") for digest in DIGESTS}
+        for digest in cast("list[str]", self.redis.zrange(f"{ROOT}:followed", 0, -1)):
+            self.redis.zadd(f"{ROOT}:followed", {digest: 1})
+        self.queue.promote()
+        for digest in DIGESTS:
+            assert self.builds(digest) or self.redis.zcard(f"{ROOT}:joined:{digest}") < max(1, before[digest])
 
     def ended_it(self, job: Job) -> bool:
         """This very attempt ended the lease before: its calls succeed again, and change nothing."""
@@ -208,6 +336,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(job=leased)
     def fail(self, job: Job) -> None:
         """A failed attempt ends and its retry is placed, together; only by the holder."""
+        job = self.held(job)
         if not self.holds(job):
             return
         self.queue.retry_later(job, delay_seconds=60, code="x", message="x")
@@ -219,6 +348,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(job=leased)
     def hand_back(self, job: Job) -> None:
         """A drain gives a job back without counting its delivery."""
+        job = self.held(job)
         if not self.holds(job):
             return
         self.queue.hand_back(job)
@@ -244,6 +374,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(job=leased)
     def crash(self, job: Job) -> None:
         """A worker that dies leaves a lease that runs out; after three in a row the job is a dead letter."""
+        job = self.held(job)
         if not self.holds(job):
             return
         self.redis.zadd(f"{ROOT}:leased", {job.job_id: 1})
@@ -257,10 +388,12 @@ class QueueMachine(RuleBasedStateMachine):
             assert (back, dead) == (1, 0)
             known.state = JobState.QUEUED
 
-    @rule()
-    def time_passes(self) -> None:
-        """Every retry comes due, and becomes ready once."""
+    @rule(hours=st.booleans())
+    def time_passes(self, *, hours: bool) -> None:
+        """Every retry comes due, and becomes ready once; after hours, who waits for a result does as well."""
+        joined = set(cast("list[str]", self.redis.zrange(f"{ROOT}:joined", 0, -1)))
         delayed = cast("list[str]", self.redis.zrange(f"{ROOT}:delayed", 0, -1))
+        delayed = [job_id for job_id in delayed if hours or job_id not in joined]
         for job_id in delayed:
             self.redis.zadd(f"{ROOT}:delayed", {job_id: 1})
         assert self.queue.promote() == len(delayed)
@@ -307,8 +440,11 @@ class QueueMachine(RuleBasedStateMachine):
             for entry in cast("list[str]", self.redis.zrange(f"{ROOT}:ready:{priority}", 0, -1)):
                 places[entry[17:]] += 1
                 found[entry[17:]] = "ready"
-        for name in ("delayed", "suspended", "parked", "leased"):
+        joined = cast("list[str]", self.redis.zrange(f"{ROOT}:joined", 0, -1))
+        for name in ("delayed", "suspended", "parked", "joined", "leased"):
             for job_id in cast("list[str]", self.redis.zrange(f"{ROOT}:{name}", 0, -1)):
+                if name == "delayed" and job_id in joined:
+                    continue  # its net below the net
                 places[job_id] += 1
                 found[job_id] = name
         for job_id, known in self.jobs.items():
@@ -322,8 +458,46 @@ class QueueMachine(RuleBasedStateMachine):
             place = found.get(job_id, "")
             assert (self.redis.hget(job_key(job_id), "place") or "") == place
             assert (place == "leased") == (known.state is JobState.PROCESSING)
-            assert not (known.suspended and place in {"ready", "parked", "delayed"})
+            assert not (known.suspended and place in {"ready", "parked", "delayed", "joined"})
         assert set(places) <= set(self.jobs)
+
+    @invariant()
+    def who_waits_for_a_result_is_found(self) -> None:
+        """Each of them stands with its digest, which is looked after, and comes back by itself at last."""
+        names = ("joined", "delayed", "followed", *(f"joined:{digest}" for digest in DIGESTS))
+        joined, delayed, followed, *found = self.members(*names)
+        by_digest = dict(zip(DIGESTS, found, strict=True))
+        assert set().union(*found) == joined
+        assert joined <= delayed
+        assert followed == {digest for digest, jobs in by_digest.items() if jobs}
+        flights = cast("dict[str, str]", self.redis.hgetall(f"{ROOT}:flights"))
+        held = {d: f"{token}:{job}" for d, (job, token) in self.flights.items() if self.builds(d)}
+        assert flights == held
+
+    @invariant()
+    def shared_results_are_those_pointed_to(self) -> None:
+        """A result is kept exactly while a job points to it, and each job that does is known to it."""
+        shared, *found = self.members("shared", *(f"sharers:{key}" for key in self.sharers))
+        assert shared == set(self.sharers)
+        assert found == list(self.sharers.values())
+        pipeline = self.redis.pipeline()
+        for job_id in self.jobs:
+            pipeline.hget(job_key(job_id), "result_key")
+        pointing = dict(zip(self.jobs, cast("list[str | None]", pipeline.execute()), strict=True))
+        told = {job_id: key for key, jobs in self.sharers.items() for job_id in jobs}
+        assert {job_id: key for job_id, key in pointing.items() if key and "shared/" in key} == told
+
+    def members(self, *names: str) -> list[set[str]]:
+        """The members of several sorted sets, in one round trip."""
+        pipeline = self.redis.pipeline()
+        for name in names:
+            pipeline.zrange(f"{ROOT}:{name}", 0, -1)
+        return [set(found) for found in cast("list[list[str]]", pipeline.execute())]
+
+    def builds(self, digest: str) -> bool:
+        """Whether an attempt makes a digest's result, which still holds its job."""
+        job_id, token = self.flights.get(digest, ("", ""))
+        return bool(job_id) and self.jobs[job_id].token == token
 
     @invariant()
     def counts_equal_the_sets(self) -> None:

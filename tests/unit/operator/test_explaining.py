@@ -45,6 +45,7 @@ def test_a_reason_is_the_code(code: str, reason: str) -> None:
         (a(JobState.QUEUED), None, "Waiting for a worker"),
         (a(JobState.QUEUED), Place("ready"), "Waiting for a worker"),
         (a(JobState.QUEUED), Place("parked"), "as many jobs of this namespace run as may"),
+        (a(JobState.QUEUED), Place("joined"), "the same result, which another job makes"),
         (a(JobState.QUEUED, suspended=True), Place("parked"), "spec.suspend; set it to false"),
         (a(JobState.PROCESSING, attempt=2), None, "Attempt 2 of 3 is under way."),
         (a(JobState.PROCESSING, suspended=True), None, "It is held if it comes back"),
@@ -74,6 +75,7 @@ def test_a_retry_says_when_and_why() -> None:
     [
         (a(JobState.QUEUED), None, True, "Waiting"),
         (a(JobState.QUEUED), Place("parked"), True, "LimitReached"),
+        (a(JobState.QUEUED), Place("joined"), True, "Joined"),
         (a(JobState.QUEUED, suspended=True), None, False, "Suspended"),
         (a(JobState.RETRYING), None, True, "Retrying"),
         (a(JobState.RETRYING, suspended=True), None, False, "Suspended"),

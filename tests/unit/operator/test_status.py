@@ -28,7 +28,7 @@ UNFINISHED = sorted(set(JobState) - FINISHED)
 
 PLACES = st.none() | st.builds(
     Place,
-    st.sampled_from(["ready", "parked", "delayed", "suspended"]),
+    st.sampled_from(["ready", "parked", "delayed", "joined", "suspended"]),
     st.integers(0, 10_000),
     st.floats(0, 10_000),
 )
@@ -210,7 +210,7 @@ def test_a_place_is_counted_from_one() -> None:
     assert status["eta"] == moment_of(NOW + 40)
 
 
-@pytest.mark.parametrize("where", ["parked", "delayed", "suspended"])
+@pytest.mark.parametrize("where", ["parked", "delayed", "joined", "suspended"])
 def test_a_job_aside_has_no_place(where: str) -> None:
     """A job that cannot begin has neither place nor guess."""
     assert not {"queuePosition", "eta"} & told(QUEUED, around=Surroundings(place=Place(where))).keys()

@@ -20,6 +20,7 @@ test("a waiting job says why it waits", () => {
   assert.equal(line("queued", queue("ready", { ahead: 0, startsInSeconds: 0.2 })), "Next in the queue · starts as soon as a worker is free");
   assert.equal(line("queued", queue("ready", { ahead: 11, startsInSeconds: 65 })), "12th in the queue · starts in about 1 min");
   assert.match(line("queued", queue("parked")), /your other jobs/);
+  assert.match(line("queued", queue("joined")), /the same result/);
   assert.match(line("queued", queue("delayed")), /next attempt/);
   assert.match(line("queued", { suspended: true }), /Held/);
   assert.match(line("queued", { queue: null }), /place in the queue/);

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from downloadjobs_core.errors import LeaseLostError
 from downloadjobs_core.leases import Outcome, QueuePolicy
+from downloadjobs_core.sharing import Shared, Sharing
 from downloadjobs_core.states import JobState
 from downloadjobs_worker import keeper as keeper_module
 from downloadjobs_worker.health import KEEPER_SILENT_SECONDS, Health
@@ -62,6 +63,18 @@ def test_a_job_that_ends_is_told_whole(metrics: WorkerMetrics) -> None:
     assert now.value("jobs_finished_total", outcome="completed", reason="none") == 1
     assert (now.value("job_run_seconds_sum"), now.value("job_end_to_end_seconds_sum")) == (2, 65)
     assert now.value("result_bytes_sum") == 2_000_000
+
+
+def test_a_result_that_was_made_for_another_is_counted(metrics: WorkerMetrics) -> None:
+    """Jobs that were answered from a result that was there, and the bytes that were not made again."""
+    outcome = Outcome(JobState.COMPLETED, result_key="results/x.zip", result_bytes=2_000_000)
+    job = hold_of().job
+    metrics.finished(job, outcome, run_seconds=2)
+    metrics.finished(job, replace(outcome, shared=Shared(Sharing.OFFERED, "d")), run_seconds=2)
+    assert told(metrics).value("deduplicated_results_total") == 0
+    metrics.finished(job, replace(outcome, shared=Shared(Sharing.REUSED, "d")), run_seconds=0)
+    assert told(metrics).value("deduplicated_results_total") == 1
+    assert told(metrics).value("deduplicated_bytes_total") == 2_000_000
 
 
 def test_a_job_that_fails_has_no_size(metrics: WorkerMetrics) -> None:

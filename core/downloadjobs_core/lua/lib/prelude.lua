@@ -9,7 +9,7 @@
 -- What is one of a kind stands in the hash `queue`: the last token, the epoch, each class' virtual time,
 -- the running means of service time, files and estimates' error, and the slots of all workers.
 --
--- Where a job waits is its field `place`: ready, parked, delayed or suspended; leased while an
+-- Where a job waits is its field `place`: ready, parked, delayed, joined or suspended; leased while an
 -- attempt holds it; empty when it has ended. docs/queue.md has the whole picture.
 
 local root = KEYS[1]
@@ -21,6 +21,9 @@ local OWN_EVENTS_SECONDS = 604800      -- since its last change, while the job g
 local PROGRESS = {'files_done', 'files_total', 'files_failed', 'bytes_done', 'bytes_total'}
 local FIRST_SERVICE_US = 10000000   -- what a job is taken to last before one has ended
 local NEWEST_WEIGHT = 1 / 8    -- of the newest value in a running mean
+local LOOK_AGAIN_US = 60000000      -- when those who wait for another's result are looked at, if nothing wakes them
+local GO_ON_US = 3600000000         -- when one goes on whatever happens, also in a release that knows of no joining
+local WOKEN = 16               -- of those who wait for a result, how many go on at once when it is there
 local PRIORITIES = {'high', 'normal', 'low'}
 local ALLOWED = {--@transitions@--}
 
@@ -135,6 +138,68 @@ local function end_waiting(id, user)
   if redis.call('ZREM', key('waiting'), id) == 1 then count('waiting_by_user', user, -1) end
 end
 
+-- Single flight (docs/deduplication.md). `flights` says which attempt makes the result of a digest: its token and
+-- job, written as an entry is. It counts only while that attempt holds its job, so a lost one holds up nobody.
+local function flight_is_held(digest)
+  local holder = redis.call('HGET', key('flights'), digest)
+  return holder and holds(id_of(holder), string.sub(holder, 1, 16)) and id_of(holder)
+end
+
+local function sharers_key(result_key) return key('sharers:' .. result_key) end
+
+-- The result that is there for a digest: key, bytes and ETag; or nil. One that nobody points to any more is none:
+-- its object is being removed.
+local function offered(digest)
+  local found = redis.call('HMGET', key('result:' .. digest), 'key', 'bytes', 'etag')
+  if found[1] and redis.call('EXISTS', sharers_key(found[1])) == 1 then return found end
+  return nil
+end
+
+-- Lets a job wait no longer for another's result.
+local function unjoin(id, digest)
+  redis.call('ZREM', key('joined:' .. digest), id)
+  redis.call('ZREM', key('joined'), id)
+  redis.call('ZREM', key('delayed'), id)
+  if redis.call('EXISTS', key('joined:' .. digest)) == 0 then redis.call('ZREM', key('followed'), digest) end
+end
+
+-- Makes the first of those ready who wait for a digest's result.
+local function wake_joined(digest, most, now)
+  local moved = 0
+  for _ = 1, 2 * WOKEN do
+    local id = redis.call('ZRANGE', key('joined:' .. digest), 0, 0)[1]
+    if not id or moved == most then return end
+    local job = redis.call('HMGET', job_key(id), 'place', 'digest')
+    unjoin(id, digest)
+    if job[1] == 'joined' and job[2] == digest then
+      make_ready(id, now)
+      moved = moved + 1
+    end
+  end
+end
+
+-- How many of them shall go on when nobody makes it: some if it is there, each of whom wakes the next (finish.lua);
+-- one if it is not, who will make it.
+local function to_wake(digest) return offered(digest) and WOKEN or 1 end
+
+-- Ends the flight of an attempt that made a result, or did not; those who wait for it go on.
+local function land(id)
+  local digest = redis.call('HGET', job_key(id), 'digest')
+  local holder = redis.call('HGET', key('flights'), digest)
+  if not holder or id_of(holder) ~= id then return end
+  redis.call('HDEL', key('flights'), digest)
+  wake_joined(digest, to_wake(digest), now_us())
+end
+
+-- Ends a job's time with a result that it shares, now; false if it shares it not. What follows is done in `soon` us.
+local function give_up_share(id, result_key, now, soon)
+  if not redis.call('ZSCORE', sharers_key(result_key), id) then return false end
+  redis.call('ZADD', sharers_key(result_key), int(now), id)
+  redis.call('ZADD', key('shared'), int(now), result_key)
+  redis.call('ZADD', key('maintenance'), 'LT', int(now + soon), 'expire-shared')
+  return true
+end
+
 -- Takes a waiting job out of the set it waits in. A ready one lets a parked one go in its stead: the pop of
 -- the first, which will never come now, would have done so, and there may be no running one whose end does.
 local function take_out(id)
@@ -146,6 +211,8 @@ local function take_out(id)
   elseif place == 'parked' then
     redis.call('ZREM', parked_key(job[3], job[2]), entry)
     redis.call('ZREM', key('parked'), id)
+  elseif place == 'joined' then
+    unjoin(id, redis.call('HGET', job_key(id), 'digest'))
   elseif place == 'delayed' or place == 'suspended' then
     redis.call('ZREM', key(place), id)
   end
@@ -186,20 +253,23 @@ local function keep_for(id, seconds)
 end
 
 -- Takes the lease from whoever holds it, and adds what the attempt took to what all of them did: its time
--- until `ended_us`, and the bytes that it was done with. The caller sets `place`, and `ended_token` where
+-- until `ended_us`, and the bytes that it was done with: by default what the record says. The caller sets `place`, and `ended_token` where
 -- the attempt itself ended it; what it was done with must still stand in the hash. `how` is the attempt's
--- end, as the timeline shows it, and `code` why; by default what the record says.
-local function release(id, user, ended_us, how, code)
-  local held = redis.call('HMGET', job_key(id), 'token', 'attempt', 'leased_us', 'worker', 'error_code', 'bytes_done')
+-- end, as the timeline shows it, and `code` why; by default what the record says. One that was to make a
+-- result others wait for lets those go on.
+local function release(id, user, ended_us, how, code, bytes)
+  local held = redis.call('HMGET', job_key(id), 'token', 'attempt', 'leased_us', 'worker', 'error_code', 'bytes_done',
+    'builds')
   code = code or held[5] or ''
   note(id, table.concat({'attempt', held[1] or '', held[2] or 0, held[3] or 0, int(ended_us), how,
     code == '' and '-' or code, held[4] or ''}, ' '))
   redis.call('HINCRBY', job_key(id), 'worker_us', int(math.max(0, ended_us - tonumber(held[3] or ended_us))))
-  redis.call('HINCRBY', job_key(id), 'worker_bytes', held[6] or 0)
-  redis.call('HDEL', job_key(id), 'token', 'worker', 'holder')
+  redis.call('HINCRBY', job_key(id), 'worker_bytes', bytes or held[6] or 0)
+  redis.call('HDEL', job_key(id), 'token', 'worker', 'holder', 'builds')
   redis.call('ZREM', key('leased'), id)
   count('running_by_user', user, -1)
   unpark(user)
+  if held[7] then land(id) end           -- only who makes a shared result has `builds`
 end
 
 -- When a lease ended that its holder did not end by itself: now, or when it ran out, if that was before.
