@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -172,10 +173,8 @@ class StatusMirror:
         for tracked in batch:
             if tracked.job_id and tracked.job_id not in records:
                 continue  # damaged, or of a newer release, which mirrors it itself
-            try:
+            with _alone(tracked):
                 self._bring_up_to_date(tracked, records.get(tracked.job_id))
-            except Exception:  # whatever is wrong with one, the others go on
-                log.exception("a status could not be computed", name=tracked.dj.name)
 
     def _bring_up_to_date(self, tracked: Tracked, job: Job | None) -> None:
         if job is not None and tracked.verdict is not None and tracked.verdict.reason == QUEUE_UNAVAILABLE:
@@ -187,8 +186,9 @@ class StatusMirror:
     def _tell_without_queue(self, batch: list[Tracked]) -> None:
         """Say so in the statuses of those that are not submitted yet; all others stay as they are."""
         for tracked in batch:
-            if tracked.verdict is not None and not tracked.finished and not tracked.status.get("jobId"):
-                self._settle(tracked, self._status(tracked, None))
+            with _alone(tracked):
+                if tracked.verdict is not None and not tracked.finished and not tracked.status.get("jobId"):
+                    self._settle(tracked, self._status(tracked, None))
 
     def _settle(self, tracked: Tracked, status: dict[str, Any] | None, *, changed_us: int = 0) -> None:
         """Write a status, at once or when there is room, if it says anything new."""
@@ -304,6 +304,15 @@ class StatusMirror:
         if not self._trouble:
             log.warning("statuses cannot be brought up to date; it is tried again", error=error)
         self._trouble = True
+
+
+@contextmanager
+def _alone(tracked: Tracked) -> Iterator[None]:
+    """Whatever is wrong with one object's status, which others may write as well, the others' go on."""
+    try:
+        yield
+    except Exception:
+        log.exception("a status could not be computed", namespace=tracked.dj.namespace, name=tracked.dj.name)
 
 
 def _waits(job: Job | None) -> bool:

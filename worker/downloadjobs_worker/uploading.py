@@ -194,8 +194,11 @@ class PartUploader:
         self._empty_buffers()
 
     def _empty_buffers(self) -> None:
-        """Give their memory back now: a fault's traceback and its future hold each other, and the pieces,
-        until the collector comes by. It counts objects, not bytes, and is late."""
+        """Give their memory back now.
+
+        A fault's traceback and its future hold each other, and the pieces, until the collector comes by.
+        It counts objects, not bytes, and is late.
+        """
         for buffer in self._made:
             buffer.clear()
 

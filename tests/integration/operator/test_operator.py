@@ -12,6 +12,7 @@ import pytest
 from downloadjobs_cli.embedded import ValkeyServer, free_ports
 from downloadjobs_core.claims import ClaimStore, digest_of
 from downloadjobs_core.errors import QueueUnavailableError
+from downloadjobs_core.job import Job
 from downloadjobs_core.leases import Outcome
 from downloadjobs_core.states import JobState
 from downloadjobs_operator.conditions import Type, is_true, reason_of
@@ -19,6 +20,7 @@ from downloadjobs_operator.downloadjob import CLAIM, MIRROR, moment_of
 from downloadjobs_operator.kube_client import KubernetesError, KubernetesUnavailableError
 from downloadjobs_operator.mirrors import hashed
 from downloadjobs_operator.status import Verdict, is_finished
+from downloadjobs_operator.tracking import Tracked
 from support_operator import body, until
 from support_operator_services import Site, operating
 
@@ -409,6 +411,27 @@ def test_without_redis_it_is_told() -> None:
         assert await until(lambda: reasons_of_events(site) == ["QueueUnavailable"])
 
     on(NO_REDIS, test, body())
+
+
+def test_without_redis_one_status_by_hand_does_not_end_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor while the queue cannot be reached, when statuses are computed without it."""
+
+    async def test(site: Site) -> None:
+        computed = site.operator.mirror._status
+
+        def status(tracked: Tracked, job: Job | None) -> dict[str, Any] | None:
+            if tracked.dj.name == "worse":
+                raise ValueError("something else that nobody thought of")
+            return computed(tracked, job)
+
+        monkeypatch.setattr(site.operator.mirror, "_status", status)
+        for name in ("bad", "worse", "good"):
+            site.watch(name)
+        for name in ("bad", "good"):
+            assert await until(lambda name=name: site.cluster.status(name).get("phase") == "Pending")  # type: ignore[misc]
+
+    forged = {"progress": {"percent": "9" * 5_000 + "%"}}
+    on(NO_REDIS, test, body("bad", status=forged), body("worse"), body("good"))
 
 
 def test_without_redis_it_is_told_whoever_asked() -> None:

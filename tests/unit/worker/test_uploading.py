@@ -144,7 +144,7 @@ def test_a_lasting_fault_ends_the_attempt_and_leaves_no_upload() -> None:
 
 
 def test_a_failed_upload_gives_its_memory_back_at_once() -> None:
-    """Although its fault, whose traceback knows every part, is still at hand, and the collector does not run."""
+    """Although its fault, whose traceback knows every part, is at hand, and the collector does not run."""
     store = Recorder()
     store.faults = 100
     upload = uploader(store, part_bytes=MIB)
