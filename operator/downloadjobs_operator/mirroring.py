@@ -31,6 +31,7 @@ from downloadjobs_operator.kube_client import (
 )
 from downloadjobs_operator.patching import Urgency, urgency
 from downloadjobs_operator.rationing import TokenBucket
+from downloadjobs_operator.refusals import Refusals
 from downloadjobs_operator.status import (
     Surroundings,
     Verdict,
@@ -53,7 +54,8 @@ AGAIN_SECONDS: Final = 1.0
 """When what could not be written is looked at again."""
 
 REFUSED_SECONDS: Final = 15.0
-"""The same for what the API server refused: the operator's rights may have been away."""
+"""The same for what the API server refused: the operator's rights may have been away. From the second time on it
+is twice as long: they may be gone for good."""
 
 PLACE_SECONDS: Final = 15.0
 """How old the place in the queue may be that a status tells."""
@@ -107,6 +109,7 @@ class StatusMirror:
         self._news: asyncio.Queue[tuple[DownloadJob, Announcement, float]] = asyncio.Queue()
         self._service_seconds = 0.0
         self._trouble = False
+        self._refusals = Refusals()
         self.missing: Missing | None = None
         self.watching: Callable[[], bool] = lambda: True
         """Whether what is known of objects is new; statuses wait while it is not."""
@@ -263,11 +266,10 @@ class StatusMirror:
                 self._again([tracked])
                 return
             except KubernetesError as error:
-                log.warning("a status was refused", name=tracked.dj.name, error=str(error))
-                tracked.patched_at = time.monotonic()
-                if not isinstance(error, InvalidError):  # its rights may come back
-                    self._again([tracked], REFUSED_SECONDS)
+                self._refused(tracked, error)
                 return
+        self._refusals.over(tracked.dj.namespace)
+        tracked.refusals = 0
         tracked.status = status
         tracked.expected_version = version
         tracked.patched_at = time.monotonic()
@@ -278,6 +280,15 @@ class StatusMirror:
         if not tracked.going:  # its namespace may be going as well, and takes no Events then
             for told in announcements(before, status):
                 self.tell(tracked, told)
+
+    def _refused(self, tracked: Tracked, error: KubernetesError) -> None:
+        level = log.warning if self._refusals.news(tracked.dj, error) else log.debug
+        level("a status was refused", namespace=tracked.dj.namespace, name=tracked.dj.name, error=str(error))
+        tracked.patched_at = time.monotonic()
+        tracked.refusals += 1
+        # Its rights may come back; but the namespace of one that goes may be going as well, and they do not.
+        if not isinstance(error, InvalidError) and not tracked.going:
+            self._again([tracked], REFUSED_SECONDS * min(tracked.refusals, 2))
 
     async def _announce(self) -> None:
         """Write Events, after statuses: they may be late, and a status that waits for them must not."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from downloadjobs_cli.embedded import ValkeyServer, free_ports
 from downloadjobs_core.claims import ClaimStore, digest_of
@@ -339,6 +340,56 @@ def test_a_fault_of_a_write_ends_nothing(valkey: ValkeyServer, method: str) -> N
         assert await until(lambda: site.cluster.status("n1").get("phase") == "Queued")
 
     on(valkey.url, test, *waiting(2))
+
+
+def test_a_refusal_is_told_once_for_its_namespace(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many objects and tries; again once something was written there. It is tried later and later."""
+    told: list[MutableMapping[str, Any]] = []
+    waits: list[float] = []
+
+    async def test(site: Site) -> None:
+        mirror, again = site.operator.mirror, site.operator.mirror._again
+
+        def soon(batch: list[Tracked], seconds: float = 0.0) -> None:
+            waits.append(seconds)
+            again(batch, 0.01)
+
+        monkeypatch.setattr(mirror, "_again", soon)
+        site.cluster.faults["patch_status"] = KubernetesError("forbidden")
+        with capture_logs() as logs:
+            for number in range(5):
+                await site.changed(f"n{number}")
+            assert await until(lambda: waits.count(30.0) >= 5)
+            told.extend(line for line in logs if line["event"] == "a status was refused")
+        del site.cluster.faults["patch_status"]
+        assert await until(
+            lambda: all(site.cluster.status(f"n{n}").get("phase") == "Queued" for n in range(5))
+        )
+
+    on(valkey.url, test, *waiting(5))
+    assert [line["namespace"] for line in told if line["log_level"] == "warning"] == ["team"]
+    assert len(told) > 5
+    assert set(waits) == {15.0, 30.0}
+
+
+def test_a_refused_status_of_what_goes_is_left(valkey: ValkeyServer) -> None:
+    """Its namespace may be going as well: nothing is tried again and again for nobody."""
+
+    async def test(site: Site) -> None:
+        await site.changed()
+        assert await until(lambda: site.cluster.status().get("phase") == "Queued")
+        site.cluster.faults["patch_status"] = KubernetesError("forbidden")
+        site.cluster.faults["remove_finalizer"] = KubernetesError("forbidden")
+        metadata = site.cluster.objects["team", "one"]["metadata"]
+        metadata["deletionTimestamp"] = moment_of(time.time())
+        tracked = site.watch()
+        assert await until(lambda: tracked.refusals == 1)
+        await asyncio.sleep(0.1)
+        assert not site.operator.mirror.busy
+
+    on(valkey.url, test, body())
 
 
 def test_a_status_that_could_not_be_written_is_written_later(valkey: ValkeyServer) -> None:
