@@ -69,7 +69,7 @@ async def run(settings: OperatorSettings) -> None:
         operator = Operator(settings, configuration, cluster, redis)
         leadership = (
             Leadership(
-                api,
+                lambda: api_client(configuration),
                 name=settings.leader_lease_name,
                 namespace=settings.own_namespace,
                 identity=settings.identity,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from downloadjobs_operator.downloadjob import moment_of
 
@@ -26,6 +26,9 @@ class Type(StrEnum):
     RESULT_AVAILABLE = "ResultAvailable"
     STALLED = "Stalled"
 
+
+MESSAGE_CHARACTERS: Final = 32_768
+"""Of a message at most, as the schema has it: a longer one would have the whole status refused."""
 
 ALWAYS = (Type.QUEUED, Type.FINISHED)
 """These stand in every status; the others appear when they are first true."""
@@ -87,7 +90,7 @@ def written(
                 "observedGeneration": generation,
                 "lastTransitionTime": since or moment_of(now),
                 "reason": condition.reason,
-                "message": condition.message,
+                "message": condition.message[:MESSAGE_CHARACTERS],
             }
         )
     return rows

@@ -20,6 +20,7 @@ from downloadjobs_operator.downloadjob import FINALIZER
 from downloadjobs_operator.kube import DownloadJobs
 from downloadjobs_operator.kube_client import InvalidError, KubernetesError, ObjectGoneError
 from downloadjobs_operator.reconciling import Reconciler
+from downloadjobs_operator.refusals import Refusals
 from downloadjobs_operator.tracking import Tracked, Tracking
 from downloadjobs_operator.workqueue import RetryError, WorkQueue
 
@@ -113,6 +114,7 @@ class Controller:
         self._forgotten = forgotten
         self._around = around
         self._told: dict[str, tuple[str, int]] = {}
+        self._refusals = Refusals()
         self._queue = WorkQueue(self._turn, at_once=AT_ONCE, may=may)
 
     def look_at(self, tracked: Tracked) -> None:
@@ -136,6 +138,7 @@ class Controller:
             return
         try:
             await self.bring(tracked)
+            self._refusals.over(tracked.dj.namespace)
         except (DownloadJobsError, KubernetesError) as error:
             self._note(tracked, error)
             raise RetryError from error
@@ -222,7 +225,7 @@ class Controller:
             self.gone(tracked)
 
     def _note(self, tracked: Tracked, error: Exception) -> None:
-        """Say once what keeps an object from being reconciled."""
+        """Say once what keeps an object from being reconciled, and what is refused once for its namespace."""
         told = str(error)
         before, times = self._told.get(tracked.dj.uid, ("", 0))
         times = times + 1 if before == told else 1
@@ -231,6 +234,8 @@ class Controller:
         telling = not isinstance(error, QueueUnavailableError) and times == (
             1 + isinstance(error, InvalidError)
         )
+        if telling and isinstance(error, KubernetesError):
+            telling = self._refusals.news(tracked.dj, error)
         level = log.warning if telling else log.debug
         level(
             "an object could not be reconciled; it is tried again",

@@ -11,6 +11,7 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -159,10 +160,20 @@ class _Lock(LeaseLock):
 
 
 class Leadership:
-    """The Lease, and whether this process holds it."""
+    """The Lease, and whether this process holds it.
 
-    def __init__(self, api: ApiClient, *, name: str, namespace: str, identity: str, seconds: int) -> None:
-        self._api = api
+    Args:
+        connect: a client for the thread of the election alone.
+        name: the Lease's.
+        namespace: the Lease's.
+        identity: by which the Lease names this process.
+        seconds: how long the Lease lasts without a renewal.
+    """
+
+    def __init__(
+        self, connect: Callable[[], ApiClient], *, name: str, namespace: str, identity: str, seconds: int
+    ) -> None:
+        self._connect = connect
         self._name = name
         self._namespace = namespace
         self._identity = identity
@@ -184,67 +195,90 @@ class Leadership:
     async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
         """Wait for the Lease, and do `work` while it is held.
 
+        The Lease is renewed in a thread of its own: on the event loop of the work, a backlog of objects would
+        have renewals wait for their turn until it is too late.
+
         Returns when the work ends; the Lease is given back then, and when this is cancelled.
 
         Raises:
             LeadershipLostError: the Lease was lost; the work was cancelled, and has ended.
         """
+        loop = asyncio.get_running_loop()
+        began = asyncio.Event()
+        stop: Future[None] = Future()
+        log.info("waiting for the Lease", lease=self._name, namespace=self._namespace)
+        running = asyncio.ensure_future(
+            asyncio.to_thread(
+                lambda: asyncio.run(self._elect(lambda: loop.call_soon_threadsafe(began.set), stop))
+            )
+        )
+        beginning = asyncio.create_task(began.wait(), name="the Lease")
         working: asyncio.Task[None] | None = None
+        try:
+            await asyncio.wait([running, beginning], return_when=asyncio.FIRST_COMPLETED)
+            if beginning.done():
+                log.info("leading", lease=self._name, identity=self._identity)
+                working = asyncio.ensure_future(work())
+                await asyncio.wait([running, working], return_when=asyncio.FIRST_COMPLETED)
+            lost = running.done() and not (working is not None and working.done())
+        finally:
+            beginning.cancel()
+            if working is not None and not working.done():
+                working.cancel()
+                await asyncio.wait([working])
+            stop.cancel()  # what comes of `running` is the end of the election, and of the Lease
+            await asyncio.wait([running])
+        running.result()  # a fault of the election itself
+        if lost:
+            raise LeadershipLostError(f"The Lease {self._name} could not be renewed in time.")
+        if working is not None:
+            working.result()
+
+    async def _elect(self, began: Callable[[], object], stop: Future[None]) -> None:
+        """Have the Lease, and renew it, until it is lost or `stop` is cancelled; then it is given back.
+
+        Args:
+            began: called when the Lease is held.
+            stop: cancelled by another thread.
+        """
 
         async def begin() -> None:
-            nonlocal working
             self.held = True
-            log.info("leading", lease=self._name, identity=self._identity)
-            working = asyncio.ensure_future(work())
-            await asyncio.wait([working])
+            began()
 
         async def end() -> None:
             self.held = False
 
-        election = LeaderElection(
-            Config(
-                _Lock(
-                    self._name,
-                    self._namespace,
-                    self._identity,
-                    self._api,
-                    patience=self._seconds * PATIENCE_SHARE,
-                    renewed=self._note_renewal,
-                ),
+        async with self._connect() as api:
+            lock = _Lock(
+                self._name,
+                self._namespace,
+                self._identity,
+                api,
+                patience=self._seconds * PATIENCE_SHARE,
+                renewed=self._note_renewal,
+            )
+            config = Config(
+                lock,
                 lease_duration=self._seconds,
                 renew_deadline=self._seconds * RENEW_SHARE,
                 retry_period=max(1.0, self._seconds * RETRY_SHARE),
                 onstarted_leading=begin,
                 onstopped_leading=end,
             )
-        )
-        log.info("waiting for the Lease", lease=self._name, namespace=self._namespace)
-        running = asyncio.create_task(election.run(), name="leader election")
-        try:
-            while working is None and not running.done():
-                await asyncio.wait([running], timeout=0.1)
-            if working is not None:
-                await asyncio.wait([running, working], return_when=asyncio.FIRST_COMPLETED)
-            lost = running.done() and not (working is not None and working.done())
-        finally:
-            running.cancel()
-            await asyncio.wait([running])  # or a renewal under way would take the Lease again
-            if working is not None and not working.done():
-                working.cancel()
-                await asyncio.wait([working])
+            election = asyncio.create_task(LeaderElection(config).run(), name="leader election")
+            await asyncio.wait([election, asyncio.wrap_future(stop)], return_when=asyncio.FIRST_COMPLETED)
+            election.cancel()
+            await asyncio.wait([election])  # or a renewal under way would take the Lease again
             if self.held:
-                await self._give_back()
-        if lost and not running.cancelled():
-            running.result()  # a fault of the election itself
-        if lost:
-            raise LeadershipLostError(f"The Lease {self._name} could not be renewed in time.")
-        if working is not None:
-            working.result()
+                await self._give_back(api)
+            if not election.cancelled():
+                election.result()
 
-    async def _give_back(self) -> None:
+    async def _give_back(self, api: ApiClient) -> None:
         """Take our name off the Lease, if it is still there."""
         self.held = False
-        leases = CoordinationV1Api(self._api)
+        leases = CoordinationV1Api(api)
         try:
             async with asyncio.timeout(self._seconds * PATIENCE_SHARE):
                 lease = await leases.read_namespaced_lease(self._name, self._namespace)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ from downloadjobs_operator.kube_client import (
 )
 from downloadjobs_operator.patching import Urgency, urgency
 from downloadjobs_operator.rationing import TokenBucket
+from downloadjobs_operator.refusals import Refusals
 from downloadjobs_operator.status import (
     Surroundings,
     Verdict,
@@ -52,7 +54,8 @@ AGAIN_SECONDS: Final = 1.0
 """When what could not be written is looked at again."""
 
 REFUSED_SECONDS: Final = 15.0
-"""The same for what the API server refused: the operator's rights may have been away."""
+"""The same for what the API server refused: the operator's rights may have been away. From the second time on it
+is twice as long: they may be gone for good."""
 
 PLACE_SECONDS: Final = 15.0
 """How old the place in the queue may be that a status tells."""
@@ -106,6 +109,7 @@ class StatusMirror:
         self._news: asyncio.Queue[tuple[DownloadJob, Announcement, float]] = asyncio.Queue()
         self._service_seconds = 0.0
         self._trouble = False
+        self._refusals = Refusals()
         self.missing: Missing | None = None
         self.watching: Callable[[], bool] = lambda: True
         """Whether what is known of objects is new; statuses wait while it is not."""
@@ -172,10 +176,8 @@ class StatusMirror:
         for tracked in batch:
             if tracked.job_id and tracked.job_id not in records:
                 continue  # damaged, or of a newer release, which mirrors it itself
-            try:
+            with _alone(tracked):
                 self._bring_up_to_date(tracked, records.get(tracked.job_id))
-            except Exception:  # whatever is wrong with one, the others go on
-                log.exception("a status could not be computed", name=tracked.dj.name)
 
     def _bring_up_to_date(self, tracked: Tracked, job: Job | None) -> None:
         if job is not None and tracked.verdict is not None and tracked.verdict.reason == QUEUE_UNAVAILABLE:
@@ -187,8 +189,9 @@ class StatusMirror:
     def _tell_without_queue(self, batch: list[Tracked]) -> None:
         """Say so in the statuses of those that are not submitted yet; all others stay as they are."""
         for tracked in batch:
-            if tracked.verdict is not None and not tracked.finished and not tracked.status.get("jobId"):
-                self._settle(tracked, self._status(tracked, None))
+            with _alone(tracked):
+                if tracked.verdict is not None and not tracked.finished and not tracked.status.get("jobId"):
+                    self._settle(tracked, self._status(tracked, None))
 
     def _settle(self, tracked: Tracked, status: dict[str, Any] | None, *, changed_us: int = 0) -> None:
         """Write a status, at once or when there is room, if it says anything new."""
@@ -263,11 +266,10 @@ class StatusMirror:
                 self._again([tracked])
                 return
             except KubernetesError as error:
-                log.warning("a status was refused", name=tracked.dj.name, error=str(error))
-                tracked.patched_at = time.monotonic()
-                if not isinstance(error, InvalidError):  # its rights may come back
-                    self._again([tracked], REFUSED_SECONDS)
+                self._refused(tracked, error)
                 return
+        self._refusals.over(tracked.dj.namespace)
+        tracked.refusals = 0
         tracked.status = status
         tracked.expected_version = version
         tracked.patched_at = time.monotonic()
@@ -278,6 +280,15 @@ class StatusMirror:
         if not tracked.going:  # its namespace may be going as well, and takes no Events then
             for told in announcements(before, status):
                 self.tell(tracked, told)
+
+    def _refused(self, tracked: Tracked, error: KubernetesError) -> None:
+        level = log.warning if self._refusals.news(tracked.dj, error) else log.debug
+        level("a status was refused", namespace=tracked.dj.namespace, name=tracked.dj.name, error=str(error))
+        tracked.patched_at = time.monotonic()
+        tracked.refusals += 1
+        # Its rights may come back; but the namespace of one that goes may be going as well, and they do not.
+        if not isinstance(error, InvalidError) and not tracked.going:
+            self._again([tracked], REFUSED_SECONDS * min(tracked.refusals, 2))
 
     async def _announce(self) -> None:
         """Write Events, after statuses: they may be late, and a status that waits for them must not."""
@@ -304,6 +315,15 @@ class StatusMirror:
         if not self._trouble:
             log.warning("statuses cannot be brought up to date; it is tried again", error=error)
         self._trouble = True
+
+
+@contextmanager
+def _alone(tracked: Tracked) -> Iterator[None]:
+    """Whatever is wrong with one object's status, which others may write as well, the others' go on."""
+    try:
+        yield
+    except Exception:
+        log.exception("a status could not be computed", namespace=tracked.dj.namespace, name=tracked.dj.name)
 
 
 def _waits(job: Job | None) -> bool:

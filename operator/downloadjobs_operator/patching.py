@@ -17,6 +17,9 @@ POSITION_SHARE: Final = 0.2
 """How much a place in the queue must change to be worth a patch: so the number of them grows with the
 logarithm of the place."""
 
+PERCENT_DIGITS: Final = 3
+"""Of a percentage, at most."""
+
 _GRADUAL: Final = frozenset({"progress", "queuePosition", "eta"})
 """What changes all the time; everything else is a transition."""
 
@@ -60,4 +63,5 @@ def _percent(status: Mapping[str, Any]) -> int:
     progress = status.get("progress")
     text = progress.get("percent", "0%") if isinstance(progress, Mapping) else "0%"
     digits = text.removesuffix("%") if isinstance(text, str) else ""
-    return int(digits) if digits.isdecimal() else 0  # somebody may have written it by hand
+    # Somebody may have written it by hand, and Python reads no number of thousands of digits.
+    return int(digits) if digits.isdecimal() and len(digits) <= PERCENT_DIGITS else 0

@@ -15,7 +15,7 @@ from typing import Any, Final
 from downloadjobs_core.job import Job
 from downloadjobs_core.jobstore import Place
 from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState
-from downloadjobs_operator.conditions import Condition, Type, is_true, not_so, so, written
+from downloadjobs_operator.conditions import MESSAGE_CHARACTERS, Condition, Type, is_true, not_so, so, written
 from downloadjobs_operator.downloadjob import DownloadJob, moment_of, seconds_of
 from downloadjobs_operator.explaining import (
     EXPIRED,
@@ -29,6 +29,9 @@ from downloadjobs_operator.explaining import (
 
 PENDING: Final = "Pending"
 """The phase of an object that is no job yet, and is tried again by itself. No state of a job is called so."""
+
+WORKER_CHARACTERS: Final = 1024
+"""Of a worker's name that are told, as the schema has it."""
 
 LONGEST_GUESS_SECONDS: Final = 365 * 86_400.0
 """A longer one says nothing; far longer ones are no date."""
@@ -88,7 +91,7 @@ def status_of(
     status: dict[str, Any] = {
         "observedGeneration": dj.generation,
         "phase": phase_of(job.state),
-        "message": message_of(job, around.place),
+        "message": message_of(job, around.place)[:MESSAGE_CHARACTERS],
         "jobId": job.job_id,
         "attempts": job.attempt,
         # Of attempts that have ended: it changes with the phase, and so costs no patch of its own.
@@ -109,7 +112,7 @@ def status_of(
         if around.place is not None and around.place.where == "ready" and not held:
             status["queuePosition"] = around.place.ahead + 1
         if job.worker:
-            status["worker"] = job.worker
+            status["worker"] = job.worker[:WORKER_CHARACTERS]
     if job.result_key and job.state in WITH_RESULT:
         status["result"] = _result(job, around.bucket)
     return status
@@ -123,7 +126,7 @@ def status_of_verdict(
     reason, message = verdict.reason, verdict.message
     status: dict[str, Any] = {
         "observedGeneration": generation,
-        "message": message,
+        "message": message[:MESSAGE_CHARACTERS],
         "progress": {"processed": 0, "total": dj.file_count, "bytes": 0, "percent": "0%"},
     }
     if not verdict.final:
@@ -164,7 +167,9 @@ def status_without_record(dj: DownloadJob, before: Mapping[str, Any], *, now: fl
     expires = seconds_of(result.get("expiresAt")) if isinstance(result, Mapping) else None
     if expires is None or expires > now:
         return None
-    others = [one for one in before.get("conditions", []) if one.get("type") != Type.RESULT_AVAILABLE.value]
+    # Only ours: with others, which somebody else wrote, there may be more than the schema takes.
+    kinds = set(Type) - {Type.RESULT_AVAILABLE}
+    others = [one for one in before.get("conditions", []) if one.get("type") in kinds]
     gone = written(
         [not_so(Type.RESULT_AVAILABLE, "Expired", "The result was removed after its time.")],
         before,

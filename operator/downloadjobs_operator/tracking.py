@@ -37,6 +37,8 @@ class Tracked:
     """When that was, by `time.monotonic`."""
     patched_at: float = 0.0
     """When its status was last patched, by `time.monotonic`."""
+    refusals: int = 0
+    """How often in a row the API server refused to have its status written."""
     expected_version: str = ""
     """The resourceVersion of that patch, until the watch shows it."""
     rang_at: float = 0.0

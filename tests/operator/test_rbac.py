@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -20,6 +21,7 @@ import yaml
 
 from support_cluster import Cluster
 from support_tools import require_tool
+from support_worker import eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -519,3 +521,47 @@ def test_mirrors_are_created_by_the_operator_only(server: Cluster) -> None:
             account("create", "-f-", "-n", mirrors, stdin=job("mirror-too"))
         finally:
             server.kubectl("delete", "-f-", "--ignore-not-found", stdin=objects)
+
+
+def pod(name: str, component: str) -> str:
+    """A pod of a release `downloadjobs`, which no node ever takes."""
+    labels = {
+        "app.kubernetes.io/name": "downloadjobs",
+        "app.kubernetes.io/instance": "downloadjobs",
+        "app.kubernetes.io/component": component,
+    }
+    spec = {
+        "containers": [{"name": "one", "image": "none"}],
+        "schedulerName": "nobody",
+        "automountServiceAccountToken": False,
+    }
+    metadata = {"name": name, "labels": labels}
+    return yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+
+def test_the_operator_changes_workers_costs_alone(server: Cluster) -> None:
+    """The admission policy lets the operator annotate workers, and neither other pods nor anything else."""
+    cost = {"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "7"}}}
+    label = {"metadata": {"labels": {"mine": "yes"}}}
+    with server.namespace("rbac-pods") as own:
+        objects = rendered(own, "admissionPolicy.enabled=true")
+        server.apply(objects)
+        try:
+            account = Account(server, own, server.kubeconfig_of(own, OPERATOR))
+            for name in ("worker", "redis"):
+                server.kubectl("create", "-f-", "-n", own, stdin=pod(name, name))
+
+            def patch(name: str, change: object) -> str:
+                try:
+                    account.request("PATCH", f"/api/v1/namespaces/{own}/pods/{name}", change)
+                except HTTPError as error:
+                    return error.read().decode()
+                return ""
+
+            # A policy counts some moments after it is made.
+            eventually(lambda: "may change no pods but" in patch("redis", cost), 30, "the policy")
+            assert patch("worker", cost) == ""
+            assert "may not change a pod's labels" in patch("worker", label)
+        finally:
+            server.kubectl("delete", "-f-", "--ignore-not-found", stdin=objects)
+            server.kubectl("delete", "pods", "--all", "-n", own, "--force", "--grace-period=0")

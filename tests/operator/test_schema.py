@@ -666,20 +666,39 @@ def test_a_phase_is_accepted(cluster: Cluster, namespace: str, phase: str) -> No
     assert patched_status(cluster, namespace, create(cluster, namespace), {"phase": phase}) == ""
 
 
-def test_numbers_and_texts_of_a_status_have_no_bounds(cluster: Cluster, namespace: str) -> None:
-    """What the operator counts and quotes is taken as it is: a refused status would help nobody."""
+def test_bounds_of_a_status_are_wide(cluster: Cluster, namespace: str) -> None:
+    """What the operator counts and quotes is taken, up to where it cuts: a refused one helps nobody."""
     most = 2**63 - 1
     status = {
-        "message": "m" * 100_000,
-        "worker": "w" * 1_000,
+        "message": "m" * 32_768,
+        "worker": "w" * 1_024,
         "attempts": most,
         "queuePosition": 0,
-        "progress": {"processed": most, "total": most, "bytes": most, "percent": "almost there"},
+        "progress": {"processed": most, "total": most, "bytes": most, "percent": "100%"},
         "result": {"key": "k" * 2_000, "bytes": most},
     }
     name = create(cluster, namespace)
     assert patched_status(cluster, namespace, name, status) == ""
     assert read(cluster, namespace, name)["status"] == status
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"progress": {"percent": "9" * 5_000 + "%"}},
+        {"progress": {"percent": "101%"}},
+        {"jobId": "j" * 254},
+        {"worker": "w" * 1_025},
+        {"message": "m" * 32_769},
+        {"conditions": [{**CONDITION, "type": f"Type{number}"} for number in range(33)]},
+    ],
+    ids=["a long share", "too much", "job id", "worker", "message", "conditions"],
+)
+def test_a_status_beyond_its_bounds_is_refused(
+    cluster: Cluster, namespace: str, status: Mapping[str, Any]
+) -> None:
+    """Whoever may write a status cannot write what the operator never would."""
+    assert patched_status(cluster, namespace, create(cluster, namespace), status) != ""
 
 
 def test_status_is_written_by_its_own_way_only(cluster: Cluster, namespace: str) -> None:

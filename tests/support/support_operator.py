@@ -241,6 +241,8 @@ def _faults(value: object, schema: Mapping[str, Any], path: str) -> Iterable[str
             else:
                 yield f"{path}.{name} is unknown, and would be dropped"
     elif isinstance(value, list):
+        if len(value) > schema.get("maxItems", len(value)):
+            yield f"{path}: {len(value)} items"
         for number, one in enumerate(value):
             yield from _faults(one, schema["items"], f"{path}[{number}]")
     elif isinstance(value, str):
@@ -293,7 +295,7 @@ def jobs(draw: st.DrawFn, states: Iterable[JobState] = tuple(JobState)) -> Job:
         bytes_total=bytes_total,
         attempt=draw(st.integers(0, 5)),
         max_attempts=draw(st.integers(1, 20)),
-        worker=draw(st.sampled_from(["", "worker-7"])),
+        worker=draw(st.sampled_from(["", "worker-7", "w" * 2_000])),
         created_us=draw(_TIMES),
         leased_us=draw(_TIMES | st.just(0)),
         updated_us=draw(_TIMES),
@@ -303,7 +305,7 @@ def jobs(draw: st.DrawFn, states: Iterable[JobState] = tuple(JobState)) -> Job:
         result_key=draw(st.sampled_from(["", "results/one/1.zip"])),
         result_bytes=draw(st.integers(0, 10**12)),
         error_code=draw(st.sampled_from(ERROR_CODES)),
-        error_message=draw(st.text(max_size=40)),
+        error_message=draw(st.text(max_size=40) | st.just("m" * 40_000)),
     )
 
 

@@ -320,6 +320,40 @@ def test_all_pods_are_restricted(store: str) -> None:
         assert container["resources"]["limits"]["memory"]
 
 
+@pytest.mark.parametrize(
+    ("limit", "heap", "uploads"),
+    [
+        ("1Gi", "716MiB", 64),
+        ("1.5Gi", "1075MiB", 96),
+        ("2000M", "1335MiB", 119),
+        ("524288Ki", "358MiB", 32),
+        (1073741824, "716MiB", 64),
+        ("1e9", "667MiB", 59),
+        ("64Mi", "44MiB", 8),
+    ],
+)
+def test_the_bundled_store_keeps_within_its_memory(limit: str | int, heap: str, uploads: int) -> None:
+    """Whatever unit its limit has: the heap gets 70 % of it, and parts under way a sixteenth, or one part."""
+    values = {"bundled": {"objectStore": {"resources": {"limits": {"memory": limit}}}}}
+    container = pods(rendered(values, BUNDLED))["s3"]["containers"][0]
+    assert {"name": "GOMEMLIMIT", "value": heap} in container["env"]
+    assert f" -s3.concurrentUploadLimitMB={uploads}\n" in container["args"][0]
+    minio = merged(values, {"bundled": {"objectStore": {"kind": "minio"}}})
+    assert {"name": "GOMEMLIMIT", "value": heap} in pods(rendered(minio, BUNDLED))["s3"]["containers"][0][
+        "env"
+    ]
+
+
+@pytest.mark.parametrize("resources", [None, {"limits": None}, {"limits": {"memory": "512m"}}])
+def test_without_a_limit_the_bundled_store_has_no_bounds(resources: dict[str, Any] | None) -> None:
+    """What cannot be read as memory bounds nothing, rather than everything."""
+    container = pods(rendered({"bundled": {"objectStore": {"resources": resources}}}, BUNDLED))["s3"][
+        "containers"
+    ][0]
+    assert "GOMEMLIMIT" not in {one["name"] for one in container["env"]}
+    assert "concurrentUploadLimitMB" not in container["args"][0]
+
+
 @pytest.mark.parametrize("component", ["api", "worker", "operator"])
 def test_pods_take_more(component: str) -> None:
     """A pod's place, priority, labels, variables and volumes are the installer's to add."""

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -71,6 +72,12 @@ class FileStream:
                 raise RuntimeError("a file was opened twice")  # noqa: TRY004 - a fault of ours
             yield item
 
+    def drop(self) -> None:
+        """Forget what is queued."""
+        with suppress(queue.Empty):
+            while True:
+                self.items.get_nowait()
+
     def _next(self) -> bytes | ObjectStat | FileFault | None:
         while True:
             self.hold.raise_if_stopped()
@@ -122,6 +129,9 @@ class ReadAhead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed.set()
+        # A reader that waits for storage looks up later only, and a fault's traceback may live longer still.
+        for stream in self._streams:
+            stream.drop()
 
     def __iter__(self) -> Iterator[FileStream]:
         """The files in order. Drain each before asking for the next."""

@@ -113,6 +113,7 @@ class PartUploader:
         self._numbered = 0
         self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
         self._unmade = threads + MOST_HELD + 1
+        self._made: list[bytearray] = []
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
 
     @property
@@ -180,6 +181,7 @@ class PartUploader:
     def abort(self) -> None:
         """Leave no upload, no object and no thread behind. Faults are logged; the orphan sweep is the net."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._empty_buffers()
         self._upload_id = None
         if self._completing:
             self._remove_object()
@@ -189,6 +191,16 @@ class PartUploader:
     def close(self) -> None:
         """End the threads. Every part has arrived by then."""
         self._pool.shutdown(wait=True)
+        self._empty_buffers()
+
+    def _empty_buffers(self) -> None:
+        """Give their memory back now.
+
+        A fault's traceback and its future hold each other, and the pieces, until the collector comes by.
+        It counts objects, not bytes, and is late.
+        """
+        for buffer in self._made:
+            buffer.clear()
 
     def _remove_object(self) -> None:
         """A completion that failed may have been done all the same, and its answer been lost."""
@@ -242,7 +254,8 @@ class PartUploader:
     def _buffer(self) -> bytearray:
         if self._free.empty() and self._unmade:
             self._unmade -= 1
-            return bytearray(self._part_bytes)
+            self._made.append(bytearray(self._part_bytes))
+            return self._made[-1]
         while True:
             self._hold.raise_if_stopped()
             self._collect_uploads()

@@ -72,6 +72,21 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ $tag }}{{ end }}
 {{- end }}
 
+{{/* A share of a container's memory limit in MiB, rounded down; nothing where there is none, or none that can be read.
+     Takes a dict: resources, percent. */}}
+{{- define "downloadjobs.memoryShare" -}}
+{{- $limit := toString (((.resources).limits).memory | default "") }}
+{{- if regexMatch "^[0-9.]+([eE][+-]?[0-9]+|[KMGTPE]i|[kMGTPE])?$" $limit }}
+{{- $unit := regexFind "([KMGTPE]i|[kMGTPE])$" $limit }}
+{{- $bytes := float64 (trimSuffix $unit $limit) }}
+{{- $power := dict "" 0 "k" 1 "m" 2 "g" 3 "t" 4 "p" 5 "e" 6 }}
+{{- range until (int (get $power (trimSuffix "i" $unit | lower))) }}
+{{- $bytes = mulf $bytes (ternary 1024 1000 (hasSuffix "i" $unit)) }}
+{{- end }}
+{{- floor (divf (mulf $bytes .percent) 104857600) | int64 }}
+{{- end }}
+{{- end }}
+
 {{/* The first lines of every pod's spec. Takes a dict: root, component, values (the component's), spread (whether it has replicas). */}}
 {{- define "downloadjobs.pod" -}}
 {{- with .root.Values.image.pullSecrets | default .root.Values.global.imagePullSecrets }}

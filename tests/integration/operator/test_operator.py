@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from downloadjobs_cli.embedded import ValkeyServer, free_ports
 from downloadjobs_core.claims import ClaimStore, digest_of
 from downloadjobs_core.errors import QueueUnavailableError
+from downloadjobs_core.job import Job
 from downloadjobs_core.leases import Outcome
 from downloadjobs_core.states import JobState
 from downloadjobs_operator.conditions import Type, is_true, reason_of
@@ -19,6 +21,7 @@ from downloadjobs_operator.downloadjob import CLAIM, MIRROR, moment_of
 from downloadjobs_operator.kube_client import KubernetesError, KubernetesUnavailableError
 from downloadjobs_operator.mirrors import hashed
 from downloadjobs_operator.status import Verdict, is_finished
+from downloadjobs_operator.tracking import Tracked
 from support_operator import body, until
 from support_operator_services import Site, operating
 
@@ -339,6 +342,56 @@ def test_a_fault_of_a_write_ends_nothing(valkey: ValkeyServer, method: str) -> N
     on(valkey.url, test, *waiting(2))
 
 
+def test_a_refusal_is_told_once_for_its_namespace(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many objects and tries; again once something was written there. It is tried later and later."""
+    told: list[MutableMapping[str, Any]] = []
+    waits: list[float] = []
+
+    async def test(site: Site) -> None:
+        mirror, again = site.operator.mirror, site.operator.mirror._again
+
+        def soon(batch: list[Tracked], seconds: float = 0.0) -> None:
+            waits.append(seconds)
+            again(batch, 0.01)
+
+        monkeypatch.setattr(mirror, "_again", soon)
+        site.cluster.faults["patch_status"] = KubernetesError("forbidden")
+        with capture_logs() as logs:
+            for number in range(5):
+                await site.changed(f"n{number}")
+            assert await until(lambda: waits.count(30.0) >= 5)
+            told.extend(line for line in logs if line["event"] == "a status was refused")
+        del site.cluster.faults["patch_status"]
+        assert await until(
+            lambda: all(site.cluster.status(f"n{n}").get("phase") == "Queued" for n in range(5))
+        )
+
+    on(valkey.url, test, *waiting(5))
+    assert [line["namespace"] for line in told if line["log_level"] == "warning"] == ["team"]
+    assert len(told) > 5
+    assert set(waits) == {15.0, 30.0}
+
+
+def test_a_refused_status_of_what_goes_is_left(valkey: ValkeyServer) -> None:
+    """Its namespace may be going as well: nothing is tried again and again for nobody."""
+
+    async def test(site: Site) -> None:
+        await site.changed()
+        assert await until(lambda: site.cluster.status().get("phase") == "Queued")
+        site.cluster.faults["patch_status"] = KubernetesError("forbidden")
+        site.cluster.faults["remove_finalizer"] = KubernetesError("forbidden")
+        metadata = site.cluster.objects["team", "one"]["metadata"]
+        metadata["deletionTimestamp"] = moment_of(time.time())
+        tracked = site.watch()
+        assert await until(lambda: tracked.refusals == 1)
+        await asyncio.sleep(0.1)
+        assert not site.operator.mirror.busy
+
+    on(valkey.url, test, body())
+
+
 def test_a_status_that_could_not_be_written_is_written_later(valkey: ValkeyServer) -> None:
     """While the API server is away nothing is lost: the status is written once it is back."""
 
@@ -409,6 +462,27 @@ def test_without_redis_it_is_told() -> None:
         assert await until(lambda: reasons_of_events(site) == ["QueueUnavailable"])
 
     on(NO_REDIS, test, body())
+
+
+def test_without_redis_one_status_by_hand_does_not_end_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor while the queue cannot be reached, when statuses are computed without it."""
+
+    async def test(site: Site) -> None:
+        computed = site.operator.mirror._status
+
+        def status(tracked: Tracked, job: Job | None) -> dict[str, Any] | None:
+            if tracked.dj.name == "worse":
+                raise ValueError("something else that nobody thought of")
+            return computed(tracked, job)
+
+        monkeypatch.setattr(site.operator.mirror, "_status", status)
+        for name in ("bad", "worse", "good"):
+            site.watch(name)
+        for name in ("bad", "good"):
+            assert await until(lambda name=name: site.cluster.status(name).get("phase") == "Pending")  # type: ignore[misc]
+
+    forged = {"progress": {"percent": "9" * 5_000 + "%"}}
+    on(NO_REDIS, test, body("bad", status=forged), body("worse"), body("good"))
 
 
 def test_without_redis_it_is_told_whoever_asked() -> None:

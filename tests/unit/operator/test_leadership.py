@@ -16,7 +16,7 @@ from kubernetes.aio.client.models.v1_lease import V1Lease
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from structlog.testing import capture_logs
 
-from downloadjobs_operator.leadership import Leadership, Moment, _Lock
+from downloadjobs_operator.leadership import Leadership, LeadershipLostError, Moment, _Lock
 
 MOMENT = "2026-11-24 09:00:00.000000"
 RECORD = LeaderElectionRecord("me", "15", MOMENT, MOMENT)
@@ -101,7 +101,7 @@ def test_a_lease_that_may_have_run_out(
 ) -> None:
     """By either clock: after its Lease's time since the last renewal a leader must not act."""
     api = cast("Any", None)
-    leadership = Leadership(api, name="one-lease", namespace="its-place", identity="me", seconds=15)
+    leadership = Leadership(lambda: api, name="one-lease", namespace="its-place", identity="me", seconds=15)
     leadership.held = True
     assert not leadership.current
     leadership._note_renewal(Moment.now())
@@ -127,3 +127,72 @@ def test_only_a_success_is_a_renewal() -> None:
     asyncio.run(main())
     assert len(renewals) == 2
     assert all(one.monotonic >= before.monotonic for one in renewals)
+
+
+def test_a_busy_event_loop_does_not_lose_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Lease is renewed while the work lets nothing else on its event loop, and given back after it."""
+    renewals: list[float] = []
+    given_back: list[bool] = []
+
+    async def get(self: _Lock, *_: object) -> tuple[bool, LeaderElectionRecord]:
+        return True, LeaderElectionRecord(self.identity, "2", MOMENT, MOMENT)
+
+    async def update(self: _Lock, *_: object) -> bool:
+        self._renewed(Moment.now())
+        renewals.append(time.monotonic())
+        return True
+
+    async def give_back(self: Leadership, _: object) -> None:
+        given_back.append(self.current)
+
+    monkeypatch.setattr(_Lock, "get", get)
+    monkeypatch.setattr(_Lock, "update", update)
+    monkeypatch.setattr(Leadership, "_give_back", give_back)
+    leadership = Leadership(
+        lambda: ApiClient(Configuration()), name="one-lease", namespace="its-place", identity="me", seconds=2
+    )
+    during: list[int] = []
+
+    async def work() -> None:
+        before = len(renewals)
+        time.sleep(3.5)  # noqa: ASYNC251 - what hinders the event loop is the point
+        during.append(len(renewals) - before)
+        assert leadership.current
+        assert not given_back
+
+    asyncio.run(leadership.lead(work))
+    assert during[0] >= 2
+    assert given_back == [True]
+
+
+def test_a_lost_lease_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader that cannot renew cancels its work, and gives nothing back."""
+    cancelled: list[bool] = []
+    answers = iter([True])
+
+    async def get(self: _Lock, *_: object) -> tuple[bool, LeaderElectionRecord]:
+        return True, LeaderElectionRecord(self.identity, "2", MOMENT, MOMENT)
+
+    async def update(*_: object) -> bool:
+        return next(answers, False)
+
+    async def give_back(*_: object) -> None:
+        pytest.fail("the Lease may be another's")
+
+    monkeypatch.setattr(_Lock, "get", get)
+    monkeypatch.setattr(_Lock, "update", update)
+    monkeypatch.setattr(Leadership, "_give_back", give_back)
+    leadership = Leadership(
+        lambda: ApiClient(Configuration()), name="one-lease", namespace="its-place", identity="me", seconds=2
+    )
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled.append(leadership.held)
+            raise
+
+    with pytest.raises(LeadershipLostError):
+        asyncio.run(leadership.lead(work))
+    assert cancelled == [False]

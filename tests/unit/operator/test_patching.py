@@ -24,6 +24,14 @@ def status(percent: int = 0, **more: object) -> dict[str, Any]:
     return {"phase": "Processing", "progress": {"percent": f"{percent}%", "processed": percent}} | more
 
 
+@pytest.mark.parametrize("percent", ["9" * 5_000 + "%", "\u0664\u0662%", "-1%", "", None, 42])
+def test_a_share_that_somebody_wrote_by_hand(percent: object) -> None:
+    """It hinders no status, whatever it is."""
+    forged = status() | {"progress": {"percent": percent}}
+    assert urgency(forged, status(50), seconds_since_patch=0) is not Urgency.NOW
+    assert urgency(forged, status(phase="Completed"), seconds_since_patch=0) is Urgency.NOW
+
+
 @given(STATUSES)
 def test_equal_statuses_are_no_hurry(one: dict[str, Any]) -> None:
     """Nothing is written where nothing changed, however long ago the last patch was."""

@@ -1,6 +1,8 @@
 """The uploader that takes an archive in order and its patches late."""
 
+import gc
 import threading
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -139,6 +141,25 @@ def test_a_lasting_fault_ends_the_attempt_and_leaves_no_upload() -> None:
         upload.write(b"0123456789" * 50)
     upload.abort()
     assert store.pending_uploads("") == []
+
+
+def test_a_failed_upload_gives_its_memory_back_at_once() -> None:
+    """Although its fault, whose traceback knows every part, is at hand, and the collector does not run."""
+    store = Recorder()
+    store.faults = 100
+    upload = uploader(store, part_bytes=MIB)
+    data = bytes(8 * MIB)
+    gc.disable()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ObjectStoreUnavailableError):
+            upload.write(data)
+        assert tracemalloc.get_traced_memory()[0] > MIB
+        upload.abort()
+        assert tracemalloc.get_traced_memory()[0] < MIB
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 def test_an_aborted_upload_leaves_nothing() -> None:
