@@ -38,7 +38,7 @@ class Tracked:
     patched_at: float = 0.0
     """When its status was last patched, by `time.monotonic`."""
     overwritten: bool = False
-    """The watch last showed another status than ours: by somebody else, or our patch is yet to be answered."""
+    """The watch last showed another status than ours: by somebody else, or our patch has no answer yet."""
     refusals: int = 0
     """How often in a row the API server refused to have its status written."""
     expected_version: str = ""
