@@ -206,7 +206,7 @@ def test_every_wish_is_bounded() -> None:
 
 
 def test_no_bound_stands_in_the_way_of_a_status() -> None:
-    """Beside conditions, bounded as in all of Kubernetes, only what the operator cuts has bounds; no duties."""
+    """Beside conditions, bounded as everywhere, only what the operator itself cuts has bounds; no duties."""
     bounds = {
         "status.message": {"maxLength": conditions.MESSAGE_CHARACTERS},
         "status.worker": {"maxLength": WORKER_CHARACTERS},
