@@ -54,8 +54,8 @@ AGAIN_SECONDS: Final = 1.0
 """When what could not be written is looked at again."""
 
 REFUSED_SECONDS: Final = 15.0
-"""The same for what the API server refused: the operator's rights may have been away. From the second time on
-it is twice as long: they may be gone for good."""
+"""The same for what the API server refused: the operator's rights may have been away. From the second time
+on it is twice as long: they may be gone for good."""
 
 PLACE_SECONDS: Final = 15.0
 """How old the place in the queue may be that a status tells."""

@@ -37,6 +37,8 @@ class Tracked:
     """When that was, by `time.monotonic`."""
     patched_at: float = 0.0
     """When its status was last patched, by `time.monotonic`."""
+    overwritten: bool = False
+    """The watch last showed another status than ours: by somebody else, or our patch has no answer yet."""
     refusals: int = 0
     """How often in a row the API server refused to have its status written."""
     expected_version: str = ""
@@ -104,7 +106,9 @@ class Tracking:
                 self._by_job[job_id] = tracked
             return tracked
         tracked.dj = dj
+        own = dj.version == tracked.expected_version
         if self._shows_own_patch(tracked, dj.version):
+            tracked.overwritten = not own and tracked.status != shown
             tracked.status = dict(shown)
         return tracked
 

@@ -170,7 +170,7 @@ class Operator:
         self._controller.look_at(tracked)
         self._alarms.set(tracked)
         self._claims.see(tracked)
-        if tracked.verdict is not None:
+        if tracked.verdict is not None or tracked.overwritten:
             self.mirror.mark(tracked)
 
     def _listed(self, tracked: Tracked) -> None:

@@ -24,7 +24,7 @@ from downloadjobs_operator.autoscaler.decision import Limits
 from downloadjobs_operator.autoscaler.limits import parse
 from downloadjobs_operator.downloadjob import BACKOFF_LIMIT, GROUP, KIND, PLURAL, VERSION
 from downloadjobs_operator.explaining import camel_case, phase_of
-from downloadjobs_operator.status import PENDING
+from downloadjobs_operator.status import PENDING, WORKER_CHARACTERS
 from support_chart import CHART, ROOT, SECRETS
 from support_tools import require_tool
 
@@ -206,16 +206,18 @@ def test_every_wish_is_bounded() -> None:
         assert wanted <= set(schema), path
 
 
-WIDE: Final = {"maxLength", "maxItems"}
-"""Of a status: against what others write there. All that the operator writes is far below."""
-
-
 def test_no_bound_stands_in_the_way_of_a_status() -> None:
-    """Beside the conditions, bounded as in all of Kubernetes, the status has wide bounds and no duties."""
+    """Beside conditions, bounded as everywhere, only what the operator itself cuts has bounds; no duties."""
+    bounds = {
+        "status.message": {"maxLength": conditions.MESSAGE_CHARACTERS},
+        "status.worker": {"maxLength": WORKER_CHARACTERS},
+        "status.jobId": {"maxLength": 253},
+        "status.conditions": {"maxItems": 32},
+        "status.progress.percent": {"maxLength": 4, "pattern": "^(100|[0-9]{1,2})%$"},
+    }
     for path, schema in NODES.items():
         if path.startswith("status") and not path.startswith("status.conditions[]"):
-            percent = {"pattern"} if path == "status.progress.percent" else set()
-            assert BOUNDS & set(schema) <= WIDE | percent, path
+            assert {name: schema[name] for name in BOUNDS & set(schema)} == bounds.get(path, {}), path
             assert "required" not in schema, path
             assert path == "status.phase" or "enum" not in schema, path
     assert NODES["status.progress.bytes"]["format"] == NODES["status.result.bytes"]["format"] == "int64"

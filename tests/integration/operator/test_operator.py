@@ -327,6 +327,22 @@ def test_one_status_by_hand_does_not_end_the_operator(valkey: ValkeyServer) -> N
     on(valkey.url, test, body("bad"), body("good"))
 
 
+def test_a_status_by_hand_is_put_right_at_once(valkey: ValkeyServer) -> None:
+    """Whoever may write statuses can make one lie for a moment, not until the next comparison."""
+
+    async def test(site: Site) -> None:
+        await site.changed()
+        assert await until(lambda: site.cluster.status().get("phase") == "Queued")
+        site.watch()
+        stored = site.cluster.objects["team", "one"]
+        stored["status"] = {**stored["status"], "phase": "Completed"}
+        stored["metadata"]["resourceVersion"] += "0"
+        site.watch()
+        assert await until(lambda: site.cluster.status().get("phase") == "Queued", seconds=3)
+
+    on(valkey.url, test, body())
+
+
 @pytest.mark.parametrize("method", ["patch_status", "announce"])
 def test_a_fault_of_a_write_ends_nothing(valkey: ValkeyServer, method: str) -> None:
     """A refused status or Event is one object's: the operator goes on."""

@@ -41,6 +41,18 @@ def test_an_object_is_tracked_once() -> None:
     assert (first.dj.suspend, first.status, list(tracking)) == (True, OWN, [first])
 
 
+def test_a_status_of_somebody_else_is_noticed() -> None:
+    """And neither one's own, whatever the API server made of it, nor an older one before it."""
+    tracking = Tracking(None)
+    tracked = tracked_patch(tracking)
+    assert not shown(tracking, "4", OLD).overwritten
+    assert not shown(tracking, "5", {}).overwritten
+    assert not shown(tracking, "6", {}).overwritten  # something else of it was changed
+    assert shown(tracking, "7", {"phase": "Completed"}).overwritten
+    assert tracked.status == {"phase": "Completed"}
+    assert not shown(tracking, "8", {"phase": "Completed"}).overwritten
+
+
 def test_what_is_gone_is_forgotten() -> None:
     """Of an object that is gone nothing stays; forgetting it again is no fault."""
     tracking = Tracking(None)
