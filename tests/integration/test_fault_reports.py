@@ -46,6 +46,7 @@ def ask_for_a_fault(system: System, **headers: str) -> httpx.Response:
         )
 
 
+@pytest.mark.contract("check")
 def test_the_test_error_is_answered_and_reported(system: System, sentry: FakeSentry) -> None:
     """`?sentry_test=true` is a 500, and an event with request and trace as tags, environment and release."""
     system.settings |= {"SENTRY_DSN": sentry.dsn, "ENVIRONMENT": "test"}
@@ -70,6 +71,7 @@ def test_the_test_error_is_answered_and_reported(system: System, sentry: FakeSen
     assert fault["stacktrace"]["frames"][-1]["function"] == "on_post"
 
 
+@pytest.mark.contract("trace")
 def test_nothing_of_the_user_is_reported(system: System, sentry: FakeSentry) -> None:
     """No user, header, cookie, query, body or local variable stands anywhere in what is sent."""
     system.settings |= {"SENTRY_DSN": sentry.dsn}

@@ -70,6 +70,7 @@ def detail(system: System, job_id: str) -> dict[str, object]:
     return found
 
 
+@pytest.mark.contract("trace")
 def test_a_job_is_one_connected_trace(system: System, collector: Collector) -> None:
     """From the client's span: the API's, the queue's, the worker's, and every call to storage, by parents."""
     put_files(system.store, {31_001: 12 * MIB, 31_002: 5})

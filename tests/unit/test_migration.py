@@ -59,6 +59,7 @@ def names(model: type[BaseSettings]) -> set[str]:
 READ: Final = names(ApiSettings) | names(WorkerSettings)
 
 
+@pytest.mark.contract("settings")
 def test_every_old_setting_is_told() -> None:
     """Each setting of the old service is in the table, and a process reads it."""
     moved = {ticked(row[0])[0]: ticked(row[1])[0] for row in rows(section("Settings"))}

@@ -103,6 +103,7 @@ def problem_of(answer: httpx.Response, status: int, code: str) -> dict[str, Any]
     return document
 
 
+@pytest.mark.contract("claims")
 def test_who_knows_the_nonce_gets_the_result(shared: System, nobody: httpx.Client, job_id: str) -> None:
     """Without any user the answer is that of `result`, again and again, and nothing keeps a copy of it."""
     nonce = claimed(shared, job_id)
@@ -132,6 +133,7 @@ def test_a_user_may_be_named_and_does_not_count(shared: System, nobody: httpx.Cl
         assert ask(nobody, job_id, nonce).status_code == 200
 
 
+@pytest.mark.contract("claims")
 def test_all_unknown_claims_look_alike(
     shared: System, queue: LeaseStore, nobody: httpx.Client, job_id: str
 ) -> None:

@@ -117,6 +117,7 @@ def told(events: list[Sent]) -> list[tuple[str, str]]:
     return [(event.id, event.event) for event in events]
 
 
+@pytest.mark.contract("events")
 def test_a_stream_is_a_snapshot_and_then_each_change(live: System, queue: LeaseStore) -> None:
     """First comes the detail; then one event a change, as Redis has it; the end closes the stream."""
     submitted(queue, "j")
@@ -145,6 +146,7 @@ def test_a_stream_is_a_snapshot_and_then_each_change(live: System, queue: LeaseS
     assert {event.data["jobId"] for event in events} == {"j"}
 
 
+@pytest.mark.contract("events")
 def test_a_client_that_comes_back_gets_what_it_missed(live: System, queue: LeaseStore) -> None:
     """From its Last-Event-ID on each change of state comes, and the newest progress; never a snapshot."""
     submitted(queue, "j")
@@ -311,6 +313,7 @@ def opens(system: System) -> bool:
         return False
 
 
+@pytest.mark.contract("events")
 def test_a_drain_ends_streams_at_once(system: System) -> None:
     """A process that stops ends its streams whole, with a time to come back after; elsewhere they go on."""
     system.start_api()

@@ -60,6 +60,7 @@ def keys_of(valkey: ValkeyServer) -> dict[str, int]:
         return {name: int(client.pttl(name)) for name in client.scan_iter("*:rate:*")}
 
 
+@pytest.mark.contract("rate-limit")
 def test_processes_share_the_limit(
     limited: System, valkey: ValkeyServer, seaweedfs: SeaweedServer, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_processes_share_the_limit(
     assert len(keys_of(valkey)) == 1
 
 
+@pytest.mark.contract("headers")
 def test_headers_tell_what_is_left(limited: System) -> None:
     """Every answer has both kinds of headers, which agree, and say when to come again."""
     with limited.client() as client:
@@ -98,6 +100,7 @@ def test_headers_tell_what_is_left(limited: System) -> None:
         assert set(answer.headers) >= LIMITS
 
 
+@pytest.mark.contract("rate-limit")
 def test_a_refused_request_changes_nothing(limited: System, valkey: ValkeyServer) -> None:
     """One request too many is refused before its body is read, and a refused client's count stays small."""
     with limited.client() as client:
@@ -112,6 +115,7 @@ def test_a_refused_request_changes_nothing(limited: System, valkey: ValkeyServer
     assert keys_of(valkey).keys() == before.keys()
 
 
+@pytest.mark.contract("rate-limit")
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
 def test_probes_are_not_limited(limited: System, path: str) -> None:
     """What the platform asks is always answered, and has no headers of a limit."""
@@ -121,6 +125,7 @@ def test_probes_are_not_limited(limited: System, path: str) -> None:
     assert not LIMITS & set(answers[0].headers)
 
 
+@pytest.mark.contract("rate-limit")
 def test_who_is_not_signed_in_is_counted_by_address(limited: System, valkey: ValkeyServer) -> None:
     """Behind a trusted proxy each client has its own count, whatever it writes into the header itself."""
     with limited.client("") as client:
@@ -155,6 +160,7 @@ def test_without_redis_requests_are_let_through(seaweedfs: SeaweedServer, tmp_pa
             assert "requests are limited again" in log
 
 
+@pytest.mark.contract("headers")
 def test_a_preflight_needs_no_user(limited: System) -> None:
     """A browser's question is answered for every path, and names all headers that the API takes."""
     with limited.client("") as client:
@@ -166,6 +172,7 @@ def test_a_preflight_needs_no_user(limited: System) -> None:
     assert "access-control-allow-credentials" not in answer.headers
 
 
+@pytest.mark.contract("headers")
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/nowhere", 404), ("/v1/jobs/x", 401)])
 def test_only_named_origins_may_read(limited: System, path: str, status: int) -> None:
     """Good answers and errors say whose pages may read them, and that this differs by origin."""
@@ -258,6 +265,7 @@ def signed(valkey: ValkeyServer, seaweedfs: SeaweedServer, tmp_path: Path) -> It
         yield system
 
 
+@pytest.mark.contract("identity")
 def test_tokens_say_who_asks(signed: System) -> None:
     """A token is a user's, whatever the user's header says; a bad one is 401 and never repeated."""
     with httpx.Client(base_url=f"http://127.0.0.1:{signed.port}", trust_env=False) as client:
@@ -323,6 +331,7 @@ def opened(
         yield system
 
 
+@pytest.mark.contract("identity")
 @pytest.mark.parametrize(("method", "path"), [route for route in routes() if route not in OPEN])
 def test_every_route_needs_a_user(opened: System, method: str, path: str) -> None:
     """Without a user nothing under /v1/ is answered, before anything else is looked at."""
@@ -330,6 +339,7 @@ def test_every_route_needs_a_user(opened: System, method: str, path: str) -> Non
         assert client.request(method, re.sub(r"\{\w+\}", "x", path)).status_code == 401
 
 
+@pytest.mark.contract("identity")
 @pytest.mark.parametrize(("method", "path"), [route for route in routes() if "{job_id}" in route[1]])
 def test_every_job_is_its_owners(opened: System, method: str, path: str) -> None:
     """Whatever can be done with a job, others get 403, and for a job that there is not everybody gets 404."""

@@ -67,6 +67,7 @@ def folders_now() -> set[Path]:
     return set(Path("/dev/shm").glob("downloadjobs-metrics-*"))  # noqa: S108 - where the API makes them
 
 
+@pytest.mark.contract("probes")
 def test_one_scrape_tells_of_all_processes(system: System) -> None:
     """Whichever process answers it, it has the requests of each; and so it is after one was killed."""
     system.settings["API_WORKERS"] = "2"

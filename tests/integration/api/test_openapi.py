@@ -42,6 +42,7 @@ def system(
         yield system
 
 
+@pytest.mark.contract("openapi")
 @pytest.mark.timeout(400)
 def test_nothing_undocumented(system: System) -> None:
     """No request, valid or not, meets a fault (5xx) or an answer that the document does not describe.
@@ -67,6 +68,7 @@ def test_nothing_undocumented(system: System) -> None:
     assert "No test cases were generated" not in done.stdout
 
 
+@pytest.mark.contract("openapi")
 def test_known_documents_are_not_sent_again(system: System) -> None:
     """Who has the document, the page or its style sheet already is told so by 304."""
     with system.client() as client:

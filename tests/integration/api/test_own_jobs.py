@@ -109,6 +109,7 @@ def jobs_in(queue: LeaseStore) -> int:
 # Asking once
 
 
+@pytest.mark.contract("idempotency-key")
 def test_a_repetition_gets_the_first_answer(client: httpx.Client, queue: LeaseStore) -> None:
     """The same key and body is the same job, in another form of the key too, and makes no second one."""
     first = keyed(client)
@@ -132,6 +133,7 @@ def test_a_repetition_gets_the_first_answer_to_the_end(client: httpx.Client, que
     assert jobs_in(queue) == 0
 
 
+@pytest.mark.contract("idempotency-key")
 @pytest.mark.parametrize(
     "other",
     [{"ids": (10_004, 10_003)}, {"ids": (10_003,)}, {"ids": (10_003, 10_004, 10_004)}, {"priority": "low"}],
@@ -177,6 +179,7 @@ def test_two_keys_are_none(client: httpx.Client, queue: LeaseStore) -> None:
     assert jobs_in(queue) == 0
 
 
+@pytest.mark.contract("idempotency-key")
 def test_requests_at_one_moment_are_one_job(apis: list[System], queue: LeaseStore) -> None:
     """Sixteen requests at once, to two API processes, make one job for each key, and all learn its id."""
     crowd = 16
@@ -232,6 +235,7 @@ def walked(client: httpx.Client, **parameters: object) -> list[str]:
     return found
 
 
+@pytest.mark.contract("jobs")
 def test_the_list_is_newest_first(client: httpx.Client, queue: LeaseStore) -> None:
     """All jobs of the user, and those that they may read, newest first; nobody else's."""
     submit(queue, "one")
@@ -266,6 +270,7 @@ def test_pages_are_the_whole_list(client: httpx.Client, queue: LeaseStore, limit
     assert walked(client, limit=limit) == names[::-1]
 
 
+@pytest.mark.contract("jobs")
 def test_pages_are_stable_while_jobs_come(client: httpx.Client, queue: LeaseStore) -> None:
     """Jobs that are submitted between two pages shift nothing."""
     for n in range(6):
@@ -304,6 +309,7 @@ def test_vanished_jobs_are_left_out_and_forgotten(client: httpx.Client, queue: L
     assert queue.redis.zrange(f"{ROOT}:user:ada:jobs", 0, -1) == ["a", "d"]
 
 
+@pytest.mark.contract("jobs")
 def test_the_list_is_filtered_by_state(client: httpx.Client, queue: LeaseStore) -> None:
     """`state` takes one or several, with commas or repeated."""
     ended(queue, WHOLE, "whole")
@@ -390,6 +396,7 @@ def test_unknown_parameters_are_left_alone(client: httpx.Client, queue: LeaseSto
 # The detail
 
 
+@pytest.mark.contract("job")
 def test_a_detail_names_files_and_failures(client: httpx.Client, queue: LeaseStore) -> None:
     """The files in their order, and those that are not in the result, in the same order, each with why."""
     ended(queue, IN_PART)
@@ -409,6 +416,7 @@ def test_what_an_older_worker_did_not_tell_is_null(client: httpx.Client, queue: 
     assert client.post("/v1/jobs/first/retry").json()["totalFileIds"] == 3
 
 
+@pytest.mark.contract("job")
 def test_the_end_is_estimated_by_the_pace(client: httpx.Client, queue: LeaseStore) -> None:
     """A job that runs ends when the rest is done at the pace so far; before the first bytes nobody knows."""
     submit(queue, "runs")
@@ -428,6 +436,7 @@ def test_the_end_is_estimated_by_the_pace(client: httpx.Client, queue: LeaseStor
 # Trying again
 
 
+@pytest.mark.contract("retry")
 def test_a_retry_asks_for_what_failed(client: httpx.Client, queue: LeaseStore) -> None:
     """Only files that are not in the result, in their order, as a new job that names the first."""
     ended(queue, IN_PART)
@@ -469,6 +478,7 @@ def test_an_expired_result_counts(client: httpx.Client, queue: LeaseStore, outco
         assert answer.json()["totalFileIds"] == 2
 
 
+@pytest.mark.contract("retry")
 def test_what_goes_on_is_not_retried(client: httpx.Client, queue: LeaseStore) -> None:
     """A job that waits, runs, or will try again by itself is 409."""
     submit(queue, "first")
@@ -586,6 +596,7 @@ def test_a_reader_retries_as_themselves(client: httpx.Client, queue: LeaseStore)
 # Asking again
 
 
+@pytest.mark.contract("etag")
 @pytest.mark.parametrize("path", ["/v1/download/status/first", "/v1/jobs/first", "/v1/jobs"])
 def test_an_answer_is_known_until_it_changes(client: httpx.Client, queue: LeaseStore, path: str) -> None:
     """With its ETag an answer is 304 without a body, until anything in it changes; HEAD says the same."""

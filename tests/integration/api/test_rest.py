@@ -165,6 +165,7 @@ def check_problem(answer: httpx.Response, status: int, code: str) -> dict[str, A
     return problem
 
 
+@pytest.mark.contract("root")
 def test_the_root_says_who_answers(nobody: httpx.Client, strict: System) -> None:
     """`/` answers with the message of the setting, for anybody."""
     assert nobody.get("/").json() == {"message": "downloadjobs"}
@@ -172,12 +173,14 @@ def test_the_root_says_who_answers(nobody: httpx.Client, strict: System) -> None
         assert client.get("/").json() == {"message": "hello"}
 
 
+@pytest.mark.contract("probes")
 def test_a_live_process_says_so(nobody: httpx.Client) -> None:
     """`/livez` answers 200 for anybody."""
     answer = nobody.get("/livez")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
+@pytest.mark.contract("probes")
 def test_readiness_follows_the_queue(seaweedfs: SeaweedServer, tmp_path: Path) -> None:
     """`/readyz` is 200, 503 while Redis is down, when `/livez` stays 200, and 200 again after."""
     with (
@@ -199,6 +202,7 @@ def test_readiness_follows_the_queue(seaweedfs: SeaweedServer, tmp_path: Path) -
         assert client.get("/readyz").status_code == 200
 
 
+@pytest.mark.contract("health")
 def test_health_tells_of_storage_and_queue(nobody: httpx.Client) -> None:
     """`/health` answers for both servers, for anybody."""
     answer = nobody.get("/health")
@@ -207,6 +211,7 @@ def test_health_tells_of_storage_and_queue(nobody: httpx.Client) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.contract("health")
 def test_health_without_storage(
     valkey_server: ValkeyServer, seaweedfs: SeaweedServer, tmp_path: Path
 ) -> None:
@@ -223,6 +228,7 @@ def test_health_without_storage(
         assert client.get("/readyz").status_code == 200
 
 
+@pytest.mark.contract("initiate")
 def test_initiate_accepts_a_job(client: httpx.Client) -> None:
     """The answer is 202 with the job's id and where to look, and when; duplicates count as asked for."""
     answer = client.post(INITIATE, json={"file_ids": [10_003, 10_004, 10_003]})
@@ -238,6 +244,7 @@ def test_initiate_accepts_a_job(client: httpx.Client) -> None:
     assert status["progress"] == {"processed": 0, "total": 2}
 
 
+@pytest.mark.contract("initiate")
 @pytest.mark.parametrize("ids", [[10_000], [100_000_000], range(10_000, 11_000)], ids=["1", "last", "1000"])
 def test_initiate_takes_one_to_a_thousand_ids(client: httpx.Client, ids: range | list[int]) -> None:
     """As many ids as the contract allows are accepted, the smallest and the largest among them."""
@@ -252,6 +259,7 @@ def test_initiate_refuses_no_id_and_too_many(client: httpx.Client, count: int) -
     assert [fault["field"] for fault in problem["errors"]] == ["file_ids"]
 
 
+@pytest.mark.contract("initiate")
 @pytest.mark.parametrize("wrong", ["10003", 10_003.5, 1e300, True, None, [10_003], {}, 9_999, 100_000_001])
 def test_initiate_refuses_what_is_no_id(client: httpx.Client, wrong: object) -> None:
     """An id is a whole number from 10,000 to 100,000,000, and nothing that could be taken for one."""
@@ -259,6 +267,7 @@ def test_initiate_refuses_what_is_no_id(client: httpx.Client, wrong: object) -> 
     assert [fault["field"] for fault in problem["errors"]] == ["file_ids.1"]
 
 
+@pytest.mark.contract("errors")
 def test_every_fault_of_a_body_is_listed(client: httpx.Client) -> None:
     """All fields at fault are named at once, each with what is wrong, and the first stands in the message."""
     body = {"file_ids": [1, 10_003, "x", 2.5], "priority": "urgent"}
@@ -278,6 +287,7 @@ def test_a_body_without_ids_is_refused(client: httpx.Client, body: bytes) -> Non
     assert len(problem["errors"]) == 1
 
 
+@pytest.mark.contract("errors")
 @pytest.mark.parametrize("path", [INITIATE, CHECK, START])
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
 def test_another_content_type_is_refused(client: httpx.Client, path: str, content_type: str | None) -> None:
@@ -293,12 +303,14 @@ def test_a_charset_may_stand_beside_the_content_type(client: httpx.Client) -> No
     assert client.post(INITIATE, content=b'{"file_ids": [10003]}', headers=headers).status_code == 202
 
 
+@pytest.mark.contract("server")
 def test_an_encoded_body_is_refused(client: httpx.Client) -> None:
     """A Content-Encoding is 415: a small body could become a huge one."""
     answer = client.post(INITIATE, json={"file_ids": [10_003]}, headers={"content-encoding": "gzip"})
     check_problem(answer, 415, "unsupported-media-type")
 
 
+@pytest.mark.contract("errors")
 @pytest.mark.parametrize("body", [b"", b"{", b'{"file_ids": [10003],}', b"\xff\xfe"])
 def test_bad_json_is_refused(client: httpx.Client, body: bytes) -> None:
     """A body that is not JSON is 400, and says where it breaks."""
@@ -307,6 +319,7 @@ def test_bad_json_is_refused(client: httpx.Client, body: bytes) -> None:
     assert problem["message"].startswith("The body is not JSON: ")
 
 
+@pytest.mark.contract("errors", "server")
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_large_is_refused(client: httpx.Client, *, chunked: bool) -> None:
     """More than the limit is 413, whether the length was announced or not, and the connection ends."""
@@ -326,6 +339,7 @@ def test_a_body_of_the_largest_size_is_read(client: httpx.Client) -> None:
     assert answer.status_code == 202
 
 
+@pytest.mark.contract("errors")
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
@@ -358,6 +372,7 @@ OWN_PATHS = [
 ]
 
 
+@pytest.mark.contract("errors")
 @pytest.mark.parametrize(("method", "path"), OWN_PATHS)
 @pytest.mark.parametrize(
     ("user", "status", "code"),
@@ -405,6 +420,7 @@ def test_an_unknown_job_is_not_found(client: httpx.Client, method: str, path: st
     check_problem(answer, 404, code)
 
 
+@pytest.mark.contract("status")
 def test_a_status_has_its_shape(system: System, client: httpx.Client) -> None:
     """The status of a new job: its state, no progress yet, when it changed last, and when to ask again."""
     job_id = system.submit([10_003, 10_004])
@@ -445,6 +461,7 @@ IN_PART = Outcome(JobState.COMPLETED_WITH_ERRORS, result_key="results/rest-test.
 WHOLE = Outcome(JobState.COMPLETED, result_key="results/rest-test.zip", result_bytes=9)
 
 
+@pytest.mark.contract("status")
 def test_a_result_in_part_is_completed_on_the_first_routes(system: System, client: httpx.Client) -> None:
     """`completed_with_errors` is told as `completed`, so that old pollers end, with how many failed."""
     job = finished(system, IN_PART)
@@ -456,6 +473,7 @@ def test_a_result_in_part_is_completed_on_the_first_routes(system: System, clien
     assert client.get(f"/v1/jobs/{job.job_id}").json()["state"] == "completed_with_errors"
 
 
+@pytest.mark.contract("result")
 def test_a_result_has_its_shape(system: System, client: httpx.Client) -> None:
     """The result is a presigned URL, good for ten minutes, that names the file; nothing may keep it."""
     job = finished(system, WHOLE)
@@ -470,6 +488,7 @@ def test_a_result_has_its_shape(system: System, client: httpx.Client) -> None:
     assert f"download-{job.job_id}.zip" in fetched.headers["content-disposition"]
 
 
+@pytest.mark.contract("result")
 def test_a_result_is_refused_while_the_job_waits(system: System, client: httpx.Client) -> None:
     """Before the job has ended its result is 409, with a hint when to ask again."""
     answer = client.get(f"/v1/download/result/{system.submit([10_003])}")
@@ -485,6 +504,7 @@ def test_a_failed_job_says_why_it_has_no_result(system: System, client: httpx.Cl
     assert "retry-after" not in answer.headers
 
 
+@pytest.mark.contract("result")
 def test_a_result_past_its_time_is_gone(system: System, client: httpx.Client) -> None:
     """From the moment its time is over a result is 410, though its object may still be there."""
     job = finished(system, WHOLE)
@@ -493,6 +513,7 @@ def test_a_result_past_its_time_is_gone(system: System, client: httpx.Client) ->
     check_problem(client.get(f"/v1/download/result/{job.job_id}"), 410, "result-expired")
 
 
+@pytest.mark.contract("check")
 def test_check_finds_a_file(system: System, nobody: httpx.Client) -> None:
     """A file that is there has its key and size; nobody need sign in to ask."""
     put_files(system.store, {61_003: 321})
@@ -502,6 +523,7 @@ def test_check_finds_a_file(system: System, nobody: httpx.Client) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.contract("check")
 def test_check_misses_a_file(nobody: httpx.Client) -> None:
     """A file that is not there is no error."""
     answer = nobody.post(CHECK, json={"file_id": 99_999_999})
@@ -526,6 +548,7 @@ def test_sentry_test_is_an_error_of_the_service(nobody: httpx.Client) -> None:
     assert "Traceback" not in answer.text
 
 
+@pytest.mark.contract("start")
 def test_start_gives_one_file(system: System, nobody: httpx.Client) -> None:
     """A file that is there comes with a URL that anybody can fetch, and nothing may keep the answer."""
     put_files(system.store, {61_010: 456})
@@ -538,6 +561,7 @@ def test_start_gives_one_file(system: System, nobody: httpx.Client) -> None:
     assert httpx.get(url, trust_env=False).content == content(61_010, 456)
 
 
+@pytest.mark.contract("start")
 def test_start_of_a_missing_file_failed(nobody: httpx.Client) -> None:
     """A file that is not there is told in the body: the call itself succeeded."""
     answer = nobody.post(START, json={"file_id": 99_999_999})
@@ -550,6 +574,7 @@ def test_start_of_a_missing_file_failed(nobody: httpx.Client) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.contract("start")
 def test_start_may_want_a_user(strict: System) -> None:
     """With ALLOW_ANONYMOUS_START=false `start` is 401 for nobody, and answers a user."""
     with strict.client() as client:
@@ -608,6 +633,7 @@ def test_whole_numbers_are_ids_however_they_are_written(client: httpx.Client) ->
     assert (detail["fileIds"], detail["totalFileIds"]) == ([10_003, 10_000], 3)
 
 
+@pytest.mark.contract("job")
 def test_a_detail_tells_the_place_in_the_queue(system: System, client: httpx.Client) -> None:
     """The second of two waiting jobs has one before it, and starts when that one is probably done."""
     first, second = system.submit([10_003]), system.submit([10_004, 10_004])
@@ -669,6 +695,7 @@ def test_a_running_job_has_no_place(system: System, client: httpx.Client) -> Non
     assert MOMENT.fullmatch(body["startedAt"])
 
 
+@pytest.mark.contract("cancel")
 def test_a_waiting_job_is_cancelled_at_once(system: System, client: httpx.Client) -> None:
     """DELETE ends a waiting job; it is never started, has no result, and cannot be cancelled again."""
     job_id = system.submit([10_003])
@@ -683,6 +710,7 @@ def test_a_waiting_job_is_cancelled_at_once(system: System, client: httpx.Client
     check_problem(client.delete(f"/v1/jobs/{job_id}"), 409, "already-finished")
 
 
+@pytest.mark.contract("cancel")
 def test_a_finished_job_stays_finished(system: System, client: httpx.Client) -> None:
     """Cancelling a job that has ended is 409, and its result stays."""
     job = finished(system, WHOLE)
@@ -691,6 +719,7 @@ def test_a_finished_job_stays_finished(system: System, client: httpx.Client) -> 
     assert client.get(f"/v1/download/result/{job.job_id}").status_code == 200
 
 
+@pytest.mark.contract("headers")
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
@@ -731,6 +760,7 @@ def test_every_answer_carries_the_same_headers(
         check_problem(answer, status, answer.json()["error"])
 
 
+@pytest.mark.contract("headers")
 @pytest.mark.parametrize("path", ["/", "/v1/nothing", "/v1/jobs/x"])
 @pytest.mark.parametrize("given", ["checkout-7f3a", "A.b_c~d:e/f+g=h@i-9", "r" * 128])
 def test_a_sane_request_id_is_kept(client: httpx.Client, path: str, given: str) -> None:
@@ -738,6 +768,7 @@ def test_a_sane_request_id_is_kept(client: httpx.Client, path: str, given: str) 
     assert client.get(path, headers={"x-request-id": given}).headers["x-request-id"] == given
 
 
+@pytest.mark.contract("headers")
 @pytest.mark.parametrize("path", ["/", "/v1/nothing", "/v1/jobs/x"])
 @pytest.mark.parametrize("given", ["", "two words", "r" * 129, '"quoted"', "a,b", "<script>"])
 def test_another_request_id_is_replaced(client: httpx.Client, path: str, given: str) -> None:
@@ -751,6 +782,7 @@ def test_request_ids_differ(client: httpx.Client) -> None:
     assert len({client.get("/").headers["x-request-id"] for _ in range(20)}) == 20
 
 
+@pytest.mark.contract("mock-storage")
 def test_mock_storage_has_every_seventh_file(mock: System) -> None:
     """Without a bucket `check` says available if and only if the id is divisible by 7."""
     with mock.client() as client:
@@ -765,6 +797,7 @@ def test_mock_storage_has_every_seventh_file(mock: System) -> None:
             }
 
 
+@pytest.mark.contract("mock-storage")
 def test_mock_storage_is_healthy_and_says_what_it_is(mock: System) -> None:
     """`/health` and the log of each process tell that storage is a mock."""
     with mock.client() as client:
@@ -779,6 +812,7 @@ def test_mock_storage_is_healthy_and_says_what_it_is(mock: System) -> None:
     eventually(said, 20, "the warning in each log")
 
 
+@pytest.mark.contract("mock-storage")
 def test_a_job_of_generated_files(mock_link: str) -> None:
     """A job makes a real zip of generated bytes, which anybody with the link can fetch."""
     answer = httpx.get(mock_link, trust_env=False)

@@ -79,6 +79,7 @@ def whole_bodies(process: ApiProcess) -> list[int]:
 # The process: settings, address, logs
 
 
+@pytest.mark.contract("settings")
 def test_each_wrong_setting_is_named_at_once() -> None:
     """Faults in the settings end the process with 2 before anything starts, and each is named."""
     env = {"DRAIN_SECONDS": "-1", "API_WORKERS": "none", "S3_PUBLIC_ENDPOINT": "nowhere"}
@@ -151,6 +152,7 @@ def test_ipv6_addresses_are_told_in_brackets() -> None:
 # What is no request
 
 
+@pytest.mark.contract("server")
 @pytest.mark.parametrize(
     "request_",
     [
@@ -384,6 +386,7 @@ def test_what_the_app_does_not_catch_is_a_problem_too(wire: Wire) -> None:
 # Bodies
 
 
+@pytest.mark.contract("server")
 @pytest.mark.parametrize(
     "part",
     [
@@ -420,6 +423,7 @@ def test_an_early_answer_arrives(wire: Wire, connection: str) -> None:
 # Times
 
 
+@pytest.mark.contract("server")
 def test_a_head_has_a_time(impatient: ApiProcess) -> None:
     """A connection whose first request's head is not whole in time is closed, whether bytes come or none."""
     began = time.monotonic()

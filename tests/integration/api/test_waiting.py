@@ -60,6 +60,7 @@ def ask(system: System, job_id: str = "j", user: str = "ada", **headers: str) ->
         return client.get(f"/v1/download/status/{job_id}", headers=headers)
 
 
+@pytest.mark.contract("wait")
 def test_without_a_tag_it_waits_for_the_end(
     shared: System, queue: LeaseStore, pool: ThreadPoolExecutor
 ) -> None:
@@ -78,6 +79,7 @@ def test_without_a_tag_it_waits_for_the_end(
     assert answer.headers["preference-applied"] == "wait=15"
 
 
+@pytest.mark.contract("wait")
 def test_with_a_tag_it_waits_for_a_change(
     shared: System, queue: LeaseStore, pool: ThreadPoolExecutor
 ) -> None:
@@ -150,6 +152,7 @@ def test_a_wipe_answers_who_waits(shared: System, queue: LeaseStore, pool: Threa
     assert waits.result(timeout=8).status_code == 404
 
 
+@pytest.mark.contract("wait")
 def test_a_drain_answers_who_waits(system: System, pool: ThreadPoolExecutor) -> None:
     """A process that stops answers at once with what there is, and ends in order."""
     api = system.start_api()

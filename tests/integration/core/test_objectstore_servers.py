@@ -249,6 +249,7 @@ def test_presigning_asks_nobody() -> None:
     assert SECRET not in url
 
 
+@pytest.mark.contract("presigned")
 def test_public_endpoint_signs_for_its_own_host(server: S3Server) -> None:
     """A URL for the public endpoint is good there, where the server is known by another name."""
     public = server.endpoint.replace("127.0.0.1", "localhost")

@@ -167,6 +167,7 @@ def test_a_killed_worker_loses_no_job(system: System) -> None:
     assert {name: found[name] for name in stored} == stored
 
 
+@pytest.mark.contract("simulation")
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_drain_hands_back_what_does_not_end_in_time(system: System, signum: signal.Signals) -> None:
     """Told to stop, a worker gives its job back at once when its time is over, and ends with 0."""

@@ -72,6 +72,7 @@ def arrived(receiver: Receiver, job_id: str, count: int = 1, seconds: float = 30
     return receiver.of(job_id)
 
 
+@pytest.mark.contract("webhooks")
 def test_a_webhook_tells_of_a_jobs_end(system: System, receiver: Receiver, key: Ed25519PrivateKey) -> None:
     """It comes after the end is committed, verifies by the published key, and has no URL in it."""
     switched_on(system, receiver)
@@ -106,6 +107,7 @@ def test_a_webhook_tells_of_a_jobs_end(system: System, receiver: Receiver, key: 
     assert not any("secret" in child.log_tail() for child in system.children)
 
 
+@pytest.mark.contract("webhooks")
 def test_tries_are_repeated_under_one_id(system: System, receiver: Receiver, key: Ed25519PrivateKey) -> None:
     """Until a 2xx; each try is signed for its own time, with the same id and body."""
     switched_on(system, receiver)
@@ -257,6 +259,7 @@ def test_while_keys_are_exchanged_both_verify(
     ]
 
 
+@pytest.mark.contract("webhooks")
 @pytest.mark.usefixtures("key")
 def test_a_receiver_in_the_cluster_is_not_contacted(system: System, receiver: Receiver) -> None:
     """What is not allowed any more when the job ends is refused by the worker, and nobody connects."""

@@ -37,6 +37,7 @@ def described(request: pytest.FixtureRequest) -> dict[str, Any]:
     return document(OPERATIONS, request.param, anonymous_start=False)
 
 
+@pytest.mark.contract("openapi")
 def test_every_route_is_described() -> None:
     """Each method of each path that the app answers is an operation, and there is no other."""
     app = create_app(ApiSettings(allow_mock_storage=True), Drain())
