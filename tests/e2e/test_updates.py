@@ -35,10 +35,10 @@ def millicores(text: str) -> int:
 
 def free_millicores(installation: Installation) -> int:
     """CPU of the one node that nobody has asked for."""
-    nodes = installation.cluster.get_json("get", "nodes")["items"]
+    nodes = installation.cluster.get_json("nodes")["items"]
     if len(nodes) != 1:
         pytest.skip("takes a cluster of one node, which can be filled")
-    pods = installation.cluster.get_json("get", "pods", "--all-namespaces")["items"]
+    pods = installation.cluster.get_json("pods", "--all-namespaces")["items"]
     asked = sum(
         millicores(container.get("resources", {}).get("requests", {}).get("cpu", "0"))
         for pod in pods

@@ -454,6 +454,9 @@ class Installation:
                 if time.monotonic() > end:
                     raise
             else:
+                if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                    time.sleep(int(answer.headers["retry-after"]))  # limits are for tests, too
+                    continue
                 if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > end:
                     return answer
             time.sleep(1)
@@ -466,7 +469,7 @@ class Installation:
             lambda: self.job(job_id, user=user)["state"] == state,
             seconds,
             f"job {job_id} {state}",
-            every=0.2,
+            every=1,
         )
         return self.job(job_id, user=user)
 
