@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar, cast
@@ -14,25 +13,21 @@ import pytest
 
 from downloadjobs_cli.children import Child
 from downloadjobs_cli.embedded import SeaweedServer, ValkeyServer
-from downloadjobs_core.errors import JobNotFoundError, LeaseLostError, ObjectStoreUnavailableError
-from downloadjobs_core.job import MAINTENANCE, Job, NewJob, job_key
+from downloadjobs_core.errors import JobNotFoundError, LeaseLostError
+from downloadjobs_core.job import Job, NewJob, job_key
 from downloadjobs_core.jobstore import JobStore
-from downloadjobs_core.leases import SECOND_US, LeaseStore, Outcome, QueuePolicy
+from downloadjobs_core.leases import SECOND_US, Outcome, QueuePolicy
 from downloadjobs_core.objectstore.memory import MemoryObjectStore
-from downloadjobs_core.redis_client import RedisConfig, connect, connect_async
+from downloadjobs_core.redis_client import RedisConfig, connect_async
 from downloadjobs_core.scripts import ROOT
 from downloadjobs_core.states import JobState
-from downloadjobs_core.upkeep import EVERY_SECONDS, Task, UpkeepStore
-from downloadjobs_worker.keeper import Keeper
-from downloadjobs_worker.maintenance import RETRY_SECONDS, UNKNOWN_MARGIN_SECONDS, Maintenance
+from downloadjobs_core.upkeep import EVERY_SECONDS, Task
+from downloadjobs_worker.maintenance import RETRY_SECONDS, UNKNOWN_MARGIN_SECONDS
+from support_maintenance import GRACE_SECONDS, PREFIX, RESULT_TTL_SECONDS, MaintainedQueue
 from support_processes import System, running
 from support_worker import content, eventually
 
 MIB = 1024 * 1024
-
-PREFIX = "results/"
-RESULT_TTL_SECONDS = 1_000
-GRACE_SECONDS = 100
 
 CANCEL_SECONDS = 2
 """How soon a running attempt must learn that its job was cancelled."""
@@ -40,62 +35,8 @@ CANCEL_SECONDS = 2
 Answer = TypeVar("Answer")
 
 
-class Storage(MemoryObjectStore):
-    """A store in memory that can go away, and tells of each removal before it is made."""
-
-    def __init__(self) -> None:
-        super().__init__(min_part_bytes=1)
-        self.away = False
-        self.before_delete: Callable[[str], None] = lambda _key: None
-
-    def delete(self, key: str) -> None:
-        """Remove an object, if the store is there."""
-        if self.away:
-            raise ObjectStoreUnavailableError("the store went away")
-        self.before_delete(key)
-        super().delete(key)
-
-    def keys(self) -> list[str]:
-        """All there are."""
-        return [found.key for found in self.list("")]
-
-
-@dataclass
-class Installation:
-    """A queue and a store, and the maintenance of one worker, whose keeper does not run."""
-
-    leases: LeaseStore
-    store: Storage = field(default_factory=Storage)
-
-    @property
-    def upkeep(self) -> UpkeepStore:
-        """What maintenance asks Redis."""
-        return UpkeepStore(self.leases.redis)
-
-    def maintenance(self) -> Maintenance:
-        """One worker's."""
-        return Maintenance(
-            self.upkeep,
-            Keeper(self.leases, worker="w", slots=1),
-            self.store,
-            PREFIX,
-            result_ttl_seconds=RESULT_TTL_SECONDS,
-            orphan_grace_seconds=GRACE_SECONDS,
-        )
-
-    def lease(self, worker: str = "w") -> Job:
-        """The next job or task, which must be there."""
-        job = self.leases.lease(worker)
-        assert job is not None
-        return job
-
-    def started(self, job_id: str) -> Job:
-        """A job that runs."""
-        new = NewJob(job_id=job_id, user="u", file_ids=(10_000,), total_file_ids=1, max_attempts=3)
-        assert self.leases.submit(new)
-        job = self.lease()
-        assert job.job_id == job_id
-        return job
+class Installation(MaintainedQueue):
+    """The queue, with results and what lost attempts left."""
 
     def published(self, job_id: str) -> str:
         """A job that has completed; the key of its result, which is there."""
@@ -109,22 +50,11 @@ class Installation:
         """A job's hash."""
         return cast("dict[str, str]", self.leases.redis.hgetall(job_key(job_id)))
 
-    def due(self, task: Task) -> float | None:
-        """When a task is due, in microseconds since 1970; None if it is not scheduled."""
-        return self.leases.redis.zscore(f"{ROOT}:maintenance", task)
-
     def seconds_until(self, task: Task) -> float:
         """In how many seconds a task is due, which must be scheduled."""
         due = self.due(task)
         assert due is not None
         return (due - self.upkeep.now_us()) / SECOND_US
-
-    def make_due(self, task: Task) -> Job:
-        """As if a task's time had come; its lease."""
-        self.leases.redis.zadd(f"{ROOT}:maintenance", {task: 1})
-        leased = self.lease()
-        assert (leased.job_id, leased.kind) == (task, MAINTENANCE)
-        return leased
 
     def let_result_expire(self, job_id: str) -> None:
         """As if a result's time were over."""
@@ -151,19 +81,14 @@ class Installation:
 
     def sweep(self) -> None:
         """One run of the orphan sweep."""
-        self.maintenance().run(self.make_due(Task.SWEEP_ORPHANS))
+        self.maintain(Task.SWEEP_ORPHANS)
 
 
 @pytest.fixture
 def here(valkey: ValkeyServer) -> Iterator[Installation]:
-    """An empty installation; no sweep is ordered for its beginning."""
-    redis = connect(RedisConfig(valkey.url))
-    policy = QueuePolicy(
-        lease_seconds=30, result_ttl_seconds=RESULT_TTL_SECONDS, orphan_grace_seconds=GRACE_SECONDS
-    )
-    redis.hset(f"{ROOT}:queue", "epoch", "1")
-    yield Installation(LeaseStore(redis, policy))
-    redis.close()
+    """An empty installation."""
+    with Installation.on(valkey) as installation:
+        yield installation
 
 
 def ask(valkey: ValkeyServer, call: Callable[[JobStore], Awaitable[Answer]]) -> Answer:

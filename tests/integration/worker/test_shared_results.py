@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,65 +13,24 @@ import pytest
 
 from downloadjobs_cli.children import Child
 from downloadjobs_cli.embedded import SeaweedServer, ValkeyServer
-from downloadjobs_core.errors import ObjectStoreUnavailableError
-from downloadjobs_core.job import Job, NewJob, job_key
+from downloadjobs_core.job import Job, job_key
 from downloadjobs_core.leases import SECOND_US, LeaseStore, Outcome, QueuePolicy
-from downloadjobs_core.objectstore.memory import MemoryObjectStore
 from downloadjobs_core.redis_client import RedisConfig, connect
 from downloadjobs_core.scripts import ROOT, Scripts
 from downloadjobs_core.sharing import Answer, Shared, Sharing, shared_result_key
 from downloadjobs_core.states import JobState
 from downloadjobs_core.upkeep import EVERY_SECONDS, Task, UpkeepStore
-from downloadjobs_worker.keeper import Keeper
-from downloadjobs_worker.maintenance import RETRY_SECONDS, UNKNOWN_MARGIN_SECONDS, Maintenance
+from downloadjobs_worker.maintenance import RETRY_SECONDS, UNKNOWN_MARGIN_SECONDS
+from support_maintenance import GRACE_SECONDS, PREFIX, RESULT_TTL_SECONDS, MaintainedQueue
 from support_processes import System, running
 from support_worker import content, eventually, members, put_files
 
 MIB = 1024 * 1024
-PREFIX = "results/"
 DIGEST = "d" * 64
-RESULT_TTL_SECONDS = 1_000
-GRACE_SECONDS = 100
 
 
-class Storage(MemoryObjectStore):
-    """A store in memory that can go away."""
-
-    def __init__(self) -> None:
-        super().__init__(min_part_bytes=1)
-        self.away = False
-
-    def delete(self, key: str) -> None:
-        """Remove an object, if the store is there."""
-        if self.away:
-            raise ObjectStoreUnavailableError("the store went away")
-        super().delete(key)
-
-    def keys(self) -> list[str]:
-        """All there are."""
-        return [found.key for found in self.list("")]
-
-
-@dataclass
-class Installation:
-    """A queue, a store, and one worker's maintenance, whose keeper does not run."""
-
-    leases: LeaseStore
-    store: Storage = field(default_factory=Storage)
-
-    def lease(self) -> Job:
-        """The next job or task, which must be there."""
-        job = self.leases.lease("w")
-        assert job is not None
-        return job
-
-    def started(self, job_id: str) -> Job:
-        """A job that runs."""
-        new = NewJob(job_id=job_id, user="u", file_ids=(10_000,), total_file_ids=1, max_attempts=3)
-        assert self.leases.submit(new)
-        job = self.lease()
-        assert job.job_id == job_id
-        return job
+class Installation(MaintainedQueue):
+    """The queue, with results that jobs share."""
 
     def made(self, job_id: str, *sharers: str) -> str:
         """A result that a job made and others took; its key."""
@@ -94,14 +52,10 @@ class Installation:
 
     def left(self, *, seconds_ago: float) -> str:
         """What an attempt made that began so long ago, and that nobody points to; its key."""
-        token = self.now_us() - int(seconds_ago * SECOND_US)
+        token = self.upkeep.now_us() - int(seconds_ago * SECOND_US)
         key = shared_result_key(PREFIX, DIGEST, str(token))
         self.store.put(key, b"left")
         return key
-
-    def now_us(self) -> int:
-        """By Redis' clock."""
-        return UpkeepStore(self.leases.redis).now_us()
 
     def state(self, job_id: str) -> str | None:
         """A job's state."""
@@ -112,34 +66,17 @@ class Installation:
         self.leases.redis.zadd(f"{ROOT}:sharers:{key}", dict.fromkeys(job_ids, 1))
         self.leases.redis.zadd(f"{ROOT}:shared", {key: 1})
 
-    def maintain(self, task: Task) -> None:
-        """One run of a task."""
-        self.leases.redis.zadd(f"{ROOT}:maintenance", {task: 1})
-        leased = self.lease()
-        assert leased.job_id == task
-        Maintenance(
-            UpkeepStore(self.leases.redis),
-            Keeper(self.leases, worker="w", slots=1),
-            self.store,
-            PREFIX,
-            result_ttl_seconds=RESULT_TTL_SECONDS,
-            orphan_grace_seconds=GRACE_SECONDS,
-        ).run(leased)
-
     def seconds_until(self, task: Task) -> float | None:
         """In how many seconds a task is due; None if it is not scheduled."""
-        due = self.leases.redis.zscore(f"{ROOT}:maintenance", task)
-        return None if due is None else (due - self.now_us()) / SECOND_US
+        due = self.due(task)
+        return None if due is None else (due - self.upkeep.now_us()) / SECOND_US
 
 
 @pytest.fixture
 def here(valkey: ValkeyServer) -> Iterator[Installation]:
-    """An empty installation, whose Redis was never wiped."""
-    redis = connect(RedisConfig(valkey.url))
-    redis.hset(f"{ROOT}:queue", "epoch", "1")
-    policy = QueuePolicy(result_ttl_seconds=RESULT_TTL_SECONDS, orphan_grace_seconds=GRACE_SECONDS)
-    yield Installation(LeaseStore(redis, policy))
-    redis.close()
+    """An empty installation."""
+    with Installation.on(valkey) as installation:
+        yield installation
 
 
 def test_a_shared_result_is_removed_with_its_last_job(here: Installation) -> None:
@@ -244,7 +181,7 @@ def test_a_sweep_removes_what_a_lost_builder_left(here: Installation) -> None:
 
 def test_after_a_wipe_a_shared_result_stays_while_urls_may_be_good(here: Installation) -> None:
     """What was made before the wipe is kept for as long as a private result is, and then goes."""
-    here.leases.redis.hset(f"{ROOT}:queue", "epoch", here.now_us())
+    here.leases.redis.hset(f"{ROOT}:queue", "epoch", here.upkeep.now_us())
     longest = RESULT_TTL_SECONDS + UNKNOWN_MARGIN_SECONDS
     young = here.left(seconds_ago=longest - 20)
     here.left(seconds_ago=longest + 5)
