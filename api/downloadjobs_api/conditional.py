@@ -37,10 +37,12 @@ def matches(condition: str, tag: str) -> bool:
     return any(part.strip().removeprefix("W/") == opaque for part in condition.split(","))
 
 
-def is_known(req: falcon.asgi.Request, resp: falcon.asgi.Response, tag: str) -> bool:
+def is_known(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, tag: str, *, cache_control: str = CACHE_CONTROL
+) -> bool:
     """Tag an answer. True if the client has it already: then it is 304, and needs no body."""
     resp.set_header("etag", tag)
-    resp.set_header("cache-control", CACHE_CONTROL)
+    resp.set_header("cache-control", cache_control)
     condition = req.get_header("if-none-match")
     if condition is None or not matches(condition, tag):
         return False

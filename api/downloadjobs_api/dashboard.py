@@ -6,15 +6,14 @@ them: what they show, they ask the API for, as the user who looks at them.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
 import falcon
 import falcon.asgi
 
+from downloadjobs_api.fixed_answers import FixedAnswer
 from downloadjobs_api.problems import NOT_FOUND, ProblemError
 from downloadjobs_api.resources import send_json
 from downloadjobs_api.settings import ApiSettings
@@ -31,9 +30,6 @@ POLICY: Final = (
 )
 """Nothing inline, nothing from elsewhere (W3C CSP Level 3)."""
 
-CACHE_CONTROL: Final = "no-cache"
-"""A browser asks each time whether its copy is still good, so that all parts are of one release."""
-
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -42,31 +38,20 @@ _TYPES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Asset:
-    """A file as it is served."""
-
-    content: bytes
-    content_type: str
-    etag: str
-    """With its quotes (RFC 9110, 8.8.3)."""
-
-
-def load_assets() -> Mapping[str, Asset]:
+def load_assets() -> Mapping[str, FixedAnswer]:
     """The page and its assets, by their names."""
     found = {}
     for file in (resources.files("downloadjobs_api") / "dashboard_assets").iterdir():
-        content_type = _TYPES.get(f".{file.name.rpartition('.')[2]}")
-        if content_type is not None:
-            content = file.read_bytes()
-            found[file.name] = Asset(content, content_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+        media_type = _TYPES.get(f".{file.name.rpartition('.')[2]}")
+        if media_type is not None:
+            found[file.name] = FixedAnswer(file.read_bytes(), media_type, policy=POLICY)
     return found
 
 
 class Dashboard:
     """`GET /dashboard`, and `/dashboard/{name}` for an asset."""
 
-    def __init__(self, assets: Mapping[str, Asset]) -> None:
+    def __init__(self, assets: Mapping[str, FixedAnswer]) -> None:
         self._assets = assets
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, name: str = PAGE) -> None:
@@ -76,15 +61,7 @@ class Dashboard:
         asset = self._assets.get(name)
         if asset is None:
             raise ProblemError(NOT_FOUND, "There is nothing at this path.")
-        resp.set_header("content-security-policy", POLICY)
-        resp.set_header("cache-control", CACHE_CONTROL)
-        resp.set_header("etag", asset.etag)
-        known = req.get_header("if-none-match")
-        if known is not None and (known == "*" or asset.etag in known):
-            resp.status = falcon.HTTP_304
-            return
-        resp.content_type = asset.content_type
-        resp.data = asset.content
+        await asset.on_get(req, resp)
 
     on_head = on_get
 

@@ -22,17 +22,6 @@ SECURITY_HEADERS: Final = (
 """Names in lower case, and values, as Falcon's `Response.set_headers` takes them."""
 
 
-def with_policy(policy: str) -> tuple[tuple[str, str], ...]:
-    """The same headers with another Content-Security-Policy, for an answer that is a page.
-
-    Args:
-        policy: the whole policy, for example `default-src 'self'; frame-ancestors 'none'`.
-    """
-    return tuple(
-        (name, policy if name == "content-security-policy" else value) for name, value in SECURITY_HEADERS
-    )
-
-
 def raw() -> list[tuple[bytes, bytes]]:
     """The headers as ASGI's `http.response.start` takes them."""
     return [(name.encode("ascii"), value.encode("ascii")) for name, value in SECURITY_HEADERS]
