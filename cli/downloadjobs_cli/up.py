@@ -133,6 +133,7 @@ def introduction(stack: Stack, place: StackFolder, files: str, command: str) -> 
     rows = aligned(
         [
             ("API", stack.api_url),
+            ("Pages", f"{stack.api_url}/dashboard: jobs; {stack.api_url}/docs: the contract"),
             ("S3", f"{stack.s3.endpoint}, bucket {stack.s3.bucket}; its keys: {place.credentials_path}"),
             ("Redis", f"{stack.valkey.url} (Valkey)"),
             *(
