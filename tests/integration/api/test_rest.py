@@ -671,6 +671,7 @@ def test_a_detail_tells_the_place_in_the_queue(system: System, client: httpx.Cli
         "deliveries": 0,
         "queue": {"place": "ready", "ahead": 1, "startsInSeconds": 10.0, "estimateErrorPercent": 0},
         "etaSeconds": 20.0,
+        "deduplicated": False,
         "workerSeconds": 0,
         "workerBytes": 0,
         "fileIds": [10_004],

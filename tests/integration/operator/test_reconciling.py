@@ -127,7 +127,7 @@ def test_rights_that_come_back(valkey: ValkeyServer) -> None:
             await asyncio.sleep(1.5)
         assert await state(site, "uid-of-new") is None
         told = [one["name"] for one in logs if one["log_level"] == "warning"]
-        assert sorted(told) == ["new", "old"]
+        assert told == ["new"]  # once for all of a namespace that meet the same refusal
         site.cluster.faults.clear()
         assert await until(lambda: not site.cluster.objects["team", "old"]["metadata"]["finalizers"])
         assert await until(lambda: site.cluster.status("new").get("phase") == "Queued")
