@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from redis.asyncio.client import Pipeline
 
 PATIENCE_SECONDS: Final = 1.0
-"""How long a count may take. Redis answers within a millisecond, or is away."""
+"""How long a count may take, from its first request. Redis answers within a millisecond, or is away."""
 
 PAUSE_SECONDS: Final = 1.0
 """After a failure Redis is left alone for so long, so that not every request waits for it."""
@@ -119,6 +119,7 @@ class RateCounts:
             if not self.available and (under_way or time.monotonic() < self._away_until):
                 return None
             waiting = self._round = Round()
+            asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._give_up, waiting)
             if not under_way:
                 self._start()
         numbers = waiting.numbers
@@ -158,8 +159,6 @@ class RateCounts:
 
     def _leave(self) -> Round | None:
         taken, self._round = self._round, None
-        if taken is not None:
-            asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._give_up, taken)
         return taken
 
     def _start(self, again: Round | None = None) -> None:
@@ -195,9 +194,13 @@ class RateCounts:
         except Exception as error:  # noqa: BLE001 - whatever it is, requests go on
             return error
 
-    def _give_up(self, taken: Round) -> None:
-        if not taken.ended:
-            self._settle(taken, TimeoutError("it took too long"))
+    def _give_up(self, waiting: Round) -> None:
+        """End a round that was not counted in time, whether or not it has left."""
+        if waiting.ended:
+            return
+        if self._round is waiting:
+            self._round = None
+        self._settle(waiting, TimeoutError("it took too long"))
 
     def _settle(self, taken: Round, reply: Any) -> None:  # noqa: ANN401 - Redis' reply, or an error
         if isinstance(reply, BaseException):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
 import redis.asyncio
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff
@@ -29,6 +31,14 @@ HEALTH_CHECK_SECONDS: Final = 15
 
 RETRIES: Final = 2
 """Tries after a broken connection. The scripts accept a call that comes twice."""
+
+CALL_SECONDS: Final = 8.0
+"""How long a call on an event loop takes at most, all tries together: time for one answer that does not come
+and a new connection to who took over. redis-py tries to connect within each try, and both wait: with a server
+that is frozen they take 45 s."""
+
+
+NO_ANSWER: Final = f"it gave no answer in {CALL_SECONDS:g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,34 @@ def connect(config: RedisConfig) -> Redis:
     return redis.Redis.from_url(config.url, retry=retry, **_options(config))
 
 
+class BoundedPipeline(Pipeline):
+    """Commands sent together, whose answers come within `CALL_SECONDS`."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - as redis-py has it
+        """Send them. Raises `redis.TimeoutError` besides what redis-py raises."""
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await super().execute(raise_on_error)
+        except TimeoutError:
+            raise RedisTimeoutError(NO_ANSWER) from None
+
+
+class BoundedRedis(redis.asyncio.Redis):
+    """A client each of whose calls ends within `CALL_SECONDS`."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as redis-py has it
+        """Send a command. Raises `redis.TimeoutError` besides what redis-py raises."""
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            raise RedisTimeoutError(NO_ANSWER) from None
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> BoundedPipeline:  # noqa: FBT001, FBT002 - as redis-py has it
+        """Commands to be sent together."""
+        return BoundedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
 def connect_async(config: RedisConfig, *, max_connections: int) -> AsyncRedis:
     """A client for an event loop, with one pool whose callers wait for a free connection."""
     retry = AsyncRetry(
@@ -98,7 +136,11 @@ def connect_async(config: RedisConfig, *, max_connections: int) -> AsyncRedis:
             config.sentinels, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=CONNECT_SECONDS
         )
         master: AsyncRedis = sentinel.master_for(
-            config.sentinel_master, max_connections=max_connections, retry=retry, **_sentinel_options(config)
+            config.sentinel_master,
+            redis_class=BoundedRedis,
+            max_connections=max_connections,
+            retry=retry,
+            **_sentinel_options(config),
         )
         return master
     pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -108,4 +150,4 @@ def connect_async(config: RedisConfig, *, max_connections: int) -> AsyncRedis:
         retry=retry,
         **_options(config),
     )
-    return redis.asyncio.Redis.from_pool(pool)
+    return BoundedRedis.from_pool(pool)
