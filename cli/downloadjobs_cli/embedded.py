@@ -42,6 +42,9 @@ __all__ = [
     "minio_binary",
 ]
 
+PROBE_KEY: Final = ".probe"
+"""An object that is put and deleted to see whether a server is ready."""
+
 SOCKET_PATH_MAX: Final = 100
 """A Unix socket's path is cut at 104 (macOS) or 108 bytes."""
 
@@ -136,6 +139,10 @@ class S3Server(EmbeddedServer):
         store = connect(impatient, self.bucket)
         with closing(store):
             store.check()
+            # SeaweedFS answers that one before its volumes have come: objects can then be neither read nor
+            # written.
+            store.put(PROBE_KEY, b"probe")
+            store.delete(PROBE_KEY)
 
 
 class SeaweedServer(S3Server):

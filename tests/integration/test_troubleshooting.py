@@ -154,7 +154,10 @@ def systems(
     with ExitStack() as stack:
         found = {}
         for number, (name, settings) in enumerate(faults.items(), 1):
-            own_queue = {"REDIS_URL": f"redis://127.0.0.1:{valkey_server.port}/{number}"}
+            own_queue = {
+                "REDIS_URL": f"redis://127.0.0.1:{valkey_server.port}/{number}",
+                "STORAGE_PATIENCE_SECONDS": "1",  # so that jobs say that they wait, and end
+            }
             system = System(
                 valkey_server, seaweedfs, tmp_path_factory.mktemp(name), settings=own_queue | settings
             )

@@ -35,6 +35,7 @@ from downloadjobs_worker.maintenance import Maintenance
 from downloadjobs_worker.metrics import MeasuredLeases, WorkerMetrics
 from downloadjobs_worker.settings import WorkerSettings
 from downloadjobs_worker.single_flight import SingleFlight
+from downloadjobs_worker.storage_watch import StorageWatch
 from downloadjobs_worker.tracing import TracedAttempts
 from downloadjobs_worker.webhook_sending import WebhookSender, proxy_of, tls_context
 
@@ -83,7 +84,8 @@ def create_consumer(
         if settings.deduplicate_results
         else None
     )
-    runner = AttemptRunner(leases, keeper, bundler, settings.retry, delay, metrics, flights)
+    storage = StorageWatch((stores.files, stores.results), settings.storage_patience_seconds)
+    runner = AttemptRunner(leases, keeper, bundler, settings.retry, delay, metrics, flights, storage)
     maintenance = Maintenance(
         UpkeepStore(redis),
         keeper,

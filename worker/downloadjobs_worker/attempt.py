@@ -33,6 +33,7 @@ from downloadjobs_worker.metrics import Cause, WorkerMetrics, why_lost
 from downloadjobs_worker.patience import until_redis_answers
 from downloadjobs_worker.retrying import RetryPolicy
 from downloadjobs_worker.single_flight import SingleFlight
+from downloadjobs_worker.storage_watch import StorageWatch
 
 log = logs.logger(__name__)
 
@@ -126,11 +127,14 @@ class AttemptRunner:
     metrics: WorkerMetrics
     flights: SingleFlight | None = None
     """Where a job's result is looked for before it is made; None if no results are shared."""
+    storage: StorageWatch | None = None
+    """Asked whether storage as a whole is away: jobs wait for it. None: an outage fails the attempt."""
 
     def run(self, job: Job) -> AttemptEnd:
         """Make one attempt. Raises nothing: a lease that could not be ended runs out."""
         with logs.context(job_id=job.job_id, request_id=job.request_id, trace_id=job.trace_id):
             hold = self.keeper.hold(job)
+            hold.storage = self.storage
             log.info("attempt started", attempt=job.attempt, delivery=job.deliveries, files=job.files_total)
             started = time.monotonic()
             ledger = _Ledger(self.leases, job)

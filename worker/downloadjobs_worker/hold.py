@@ -9,6 +9,7 @@ from enum import Enum, auto
 from downloadjobs_core.errors import LeaseLostError
 from downloadjobs_core.job import Job
 from downloadjobs_worker.stages import StageLog
+from downloadjobs_worker.storage_watch import StorageWatch
 
 
 class HandBackRequested(Exception):  # noqa: N818 - no error: the process drains, and the job goes back
@@ -46,6 +47,8 @@ class Hold:
     job: Job
     progress: Progress = field(default_factory=Progress)
     stages: StageLog = field(default_factory=StageLog)
+    storage: StorageWatch | None = None
+    """Asked whether storage as a whole is away, for then a call waits for it; None: no call waits."""
     _stopped: threading.Event = field(default_factory=threading.Event)
     _stop: Stop | None = None
     _reason: str = ""

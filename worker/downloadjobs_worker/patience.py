@@ -7,20 +7,102 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from downloadjobs_core import logs
-from downloadjobs_core.errors import ObjectStoreError, QueueUnavailableError
+from downloadjobs_core.errors import (
+    BucketNotFoundError,
+    ObjectStoreDeniedError,
+    ObjectStoreError,
+    QueueUnavailableError,
+)
 from downloadjobs_worker.hold import Hold
 
 DELAYS_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Waits between tries. Together under eight seconds: a longer outage is the job's retry to bridge."""
+"""Waits between tries, together under eight seconds. Then it counts whether storage as a whole is away."""
+
+OUTAGE_PAUSE_SECONDS: Final = 5.0
+"""Between two looks whether storage has come back."""
 
 QUEUE_PATIENCE_SECONDS: Final = 120.0
 """How long a finished archive waits for Redis to come back, before the job is left to its next delivery."""
 
 QUEUE_PAUSE_SECONDS: Final = 1.0
 
+REFUSALS: Final = (ObjectStoreDeniedError, BucketNotFoundError)
+"""No try mends them, unless storage refuses everything: credentials are being renewed, or were mistyped."""
+
 Result = TypeVar("Result")
 
 log = logs.logger(__name__)
+
+
+class Tries:
+    """The tries of one call to storage, or of one read that goes on from where it broke.
+
+    A fault that concerns one call is met by a few tries. While storage as a whole is away, so that no call
+    could succeed, they go on for the hold's patience: an outage is not the job's fault, and costs it neither
+    an attempt nor what it has uploaded.
+
+    Args:
+        hold: the attempt; it is asked to stop between tries.
+        what: the operation, for the log.
+    """
+
+    def __init__(self, hold: Hold, what: str) -> None:
+        self._hold = hold
+        self._what = what
+        self._made = 0
+        self._outage: float | None = None
+
+    def succeeded(self) -> None:
+        """What fails from now on is another fault."""
+        self._made = 0
+        self._outage = None
+
+    def again_after(self, error: ObjectStoreError, **told: object) -> None:
+        """Wait until the next try.
+
+        Args:
+            error: what the last one met.
+            told: more for the log.
+
+        Raises:
+            ObjectStoreError: that error, when another try cannot help, or none is left.
+            LeaseLostError, HandBackRequested: the attempt must stop.
+        """
+        if not error.retryable:
+            if not isinstance(error, REFUSALS) or not self._is_outage(error):
+                raise error
+            delay = OUTAGE_PAUSE_SECONDS
+        elif self._made < len(DELAYS_SECONDS):
+            delay = DELAYS_SECONDS[self._made]
+            self._made += 1
+        elif self._is_outage(error):
+            delay = OUTAGE_PAUSE_SECONDS
+        elif self._outage is not None:
+            # It is back, and may not be quite: the few tries begin anew.
+            self._outage = None
+            delay = DELAYS_SECONDS[0]
+            self._made = 1
+        else:
+            raise error
+        log.warning(
+            "storage failed, trying again",
+            operation=self._what,
+            error=str(error),
+            delay_seconds=delay,
+            **told,
+        )
+        self._hold.sleep(delay)
+
+    def _is_outage(self, error: ObjectStoreError) -> bool:
+        watch = self._hold.storage
+        if watch is None or watch.fault() is None:
+            return False
+        now = time.monotonic()
+        if self._outage is None:
+            self._outage = now
+        if now - self._outage >= watch.patience_seconds:
+            raise error
+        return True
 
 
 def patiently(hold: Hold, what: str, call: Callable[[], Result]) -> Result:
@@ -35,16 +117,40 @@ def patiently(hold: Hold, what: str, call: Callable[[], Result]) -> Result:
         ObjectStoreError: the last fault, when the tries are used up or another cannot help.
         LeaseLostError, HandBackRequested: the attempt must stop.
     """
-    for delay in DELAYS_SECONDS:
+    tries = Tries(hold, what)
+    while True:
         hold.raise_if_stopped()
         try:
             return call()
         except ObjectStoreError as error:
-            if not error.retryable:
+            tries.again_after(error)
+
+
+def waited_for_storage(hold: Hold, check: Callable[[], None]) -> bool:
+    """Wait while storage refuses everything, for the hold's patience. False if there was nothing to wait for.
+
+    Args:
+        hold: the attempt; it is asked to stop between tries.
+        check: proves that storage can be used.
+
+    Raises:
+        ObjectStoreError: the last fault, when patience is at its end.
+        LeaseLostError, HandBackRequested: the attempt must stop.
+    """
+    until = time.monotonic() + (hold.storage.patience_seconds if hold.storage is not None else 0)
+    waited = False
+    while True:
+        hold.raise_if_stopped()
+        try:
+            check()
+        except ObjectStoreError as error:
+            if time.monotonic() >= until:
                 raise
-            log.warning("storage failed, trying again", operation=what, error=str(error), delay_seconds=delay)
-            hold.sleep(delay)
-    return call()
+            log.warning("the job waits for storage", error=str(error), delay_seconds=OUTAGE_PAUSE_SECONDS)
+        else:
+            return waited
+        waited = True
+        hold.sleep(OUTAGE_PAUSE_SECONDS)
 
 
 def until_redis_answers(call: Callable[[], Result], between: Callable[[], None] | None = None) -> Result:

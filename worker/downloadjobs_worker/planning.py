@@ -15,7 +15,7 @@ from downloadjobs_core.errors import ObjectNotFoundError, ObjectStoreDeniedError
 from downloadjobs_core.file_faults import DENIED, NOT_FOUND, FileFault
 from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
 from downloadjobs_worker.hold import Hold
-from downloadjobs_worker.patience import patiently
+from downloadjobs_worker.patience import patiently, waited_for_storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,25 @@ def plan_files(
         ObjectStoreUnavailableError: the storage could not be asked.
         BucketNotFoundError: nothing was found because the whole bucket is missing.
         ObjectStoreDeniedError: nothing was found because the credentials are refused.
+        LeaseLostError, HandBackRequested: the attempt must stop.
     """
+    while True:
+        files = _look_up_all(store, hold, file_ids, prefix, threads)
+        if not all(isinstance(file.found, FileFault) for file in files):
+            return files
+        # The answer to HEAD has no body to tell a missing object from a missing bucket.
+        if not waited_for_storage(hold, store.check):
+            return files
 
+
+def _look_up_all(
+    store: ObjectStore, hold: Hold, file_ids: Sequence[int], prefix: str, threads: int
+) -> list[PlannedFile]:
     def look_up_id(file_id: int) -> PlannedFile:
         return look_up(store, hold, file_id, key_of(prefix, file_id))
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="plan")
     try:
-        files = list(pool.map(logs.in_context(look_up_id), file_ids))
+        return list(pool.map(logs.in_context(look_up_id), file_ids))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    if all(isinstance(file.found, FileFault) for file in files):
-        store.check()  # a HEAD cannot tell a missing object from a missing bucket or wrong credentials
-    return files

@@ -27,7 +27,7 @@ from downloadjobs_core.errors import (
 from downloadjobs_core.file_faults import FileFault
 from downloadjobs_core.objectstore.protocol import ObjectReader, ObjectStat, ObjectStore
 from downloadjobs_worker.hold import HandBackRequested, Hold
-from downloadjobs_worker.patience import DELAYS_SECONDS
+from downloadjobs_worker.patience import Tries
 from downloadjobs_worker.planning import PlannedFile, fault_of, look_up
 
 CHUNK_BYTES: Final = 1024 * 1024
@@ -142,11 +142,11 @@ class ReadAhead:
     def _run(self) -> None:
         while True:
             while not self._turn.acquire(timeout=WAIT_SECONDS):
-                if self._stopped:
+                if self.stopped:
                     return
             with self._lock:
                 stream = next(self._taken, None)
-            if stream is None or self._stopped:
+            if stream is None or self.stopped:
                 return
             try:
                 _Read(self, stream).run()
@@ -156,7 +156,8 @@ class ReadAhead:
                 self.put(stream, _Failed(error))
 
     @property
-    def _stopped(self) -> bool:
+    def stopped(self) -> bool:
+        """Whether nobody wants the files any more."""
         return self._closed.is_set() or self.hold.stopped
 
     def put(
@@ -165,7 +166,7 @@ class ReadAhead:
         """Queue an item, waiting for room; False after `patience` seconds without any."""
         until = time.monotonic() + patience
         while True:
-            if self._stopped:
+            if self.stopped:
                 raise _Abandoned
             try:
                 stream.items.put(item, timeout=WAIT_SECONDS)
@@ -186,7 +187,7 @@ class _Read:
         self._found = stream.planned.found
         self._opened: ObjectStat | None = None
         self._offset = 0
-        self._faults = 0
+        self._tries = Tries(ahead.hold, "read")
         self._pending = b""
         """A chunk that found no room; its bytes count as read."""
 
@@ -208,18 +209,16 @@ class _Read:
                 raise ObjectChangedError(self._key) from error
             self._found = fault_of(error)
             return False
-        except ObjectChangedError:
+        except ObjectChangedError as error:
             # Nothing of it is in the archive yet, so the new content may take the old one's place.
             if self._opened is not None:
                 raise
-            self._count_fault("the file changed after it was looked up")
+            self._try_again(error)
             planned = self._stream.planned
             self._found = look_up(self._ahead.store, self._ahead.hold, planned.file_id, planned.key).found
             return False
         except ObjectStoreError as error:
-            if not error.retryable:
-                raise
-            self._count_fault(str(error), error)
+            self._try_again(error)
             return False
 
     def _copy(self, reader: ObjectReader) -> bool:
@@ -237,7 +236,7 @@ class _Read:
                 return True
             self._pending = reader.read(CHUNK_BYTES)
             self._offset += len(self._pending)
-            self._faults = 0
+            self._tries.succeeded()
 
     def _at_end(self) -> bool:
         if self._opened is None or self._offset < self._opened.size:
@@ -245,13 +244,7 @@ class _Read:
         self._ahead.put(self._stream, None)
         return True
 
-    def _count_fault(self, why: str, error: ObjectStoreError | None = None) -> None:
-        if self._faults == len(DELAYS_SECONDS):
-            raise error or ObjectChangedError(self._key)
-        delay = DELAYS_SECONDS[self._faults]
-        self._faults += 1
-        log.warning(
-            "reading a file broke, going on from there",
-            key=self._key, offset=self._offset, error=why, delay_seconds=delay,
-        )  # fmt: skip
-        self._ahead.hold.sleep(delay)
+    def _try_again(self, error: ObjectStoreError) -> None:
+        if self._ahead.stopped:
+            raise _Abandoned
+        self._tries.again_after(error, key=self._key, offset=self._offset)

@@ -58,6 +58,9 @@ class WorkerSettings(
     retry_base_seconds: float = Field(5, gt=0)
     retry_factor: float = Field(2, ge=1)
     retry_cap_seconds: float = Field(300, gt=0)
+    storage_patience_seconds: float = Field(
+        900, ge=0, le=86_400, description="how long a running job waits for storage that is away"
+    )
     part_bytes: int = Field(8 * MIB, ge=MIN_PART_BYTES, le=512 * MIB, description="of a multipart upload")
     upload_threads: int = Field(2, ge=1, le=16, description="parts uploaded at once by one job")
     read_ahead_files: int = Field(4, ge=1, le=32, description="files read at once by one job")

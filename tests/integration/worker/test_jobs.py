@@ -6,6 +6,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,9 @@ import pytest
 
 from downloadjobs_cli.embedded import SeaweedServer, ValkeyServer
 from downloadjobs_core.job import job_key
+from downloadjobs_core.objectstore.s3 import connect as connect_to
 from downloadjobs_core.redis_client import RedisConfig, connect
+from downloadjobs_worker import patience
 from support_processes import System, running
 from support_worker import PREFIX, content, eventually, members, put_files
 
@@ -136,10 +139,62 @@ def test_storage_that_goes_away_and_comes_back_costs_no_job(own_storage: System)
     assert list(system.store.pending_uploads("results/")) == []
 
 
+def test_an_outage_costs_no_attempt(own_storage: System) -> None:
+    """S3 is away for longer than the tries of a call: the one attempt goes on from where it was."""
+    system = own_storage
+    system.settings |= {"MAX_ATTEMPTS": "1"}
+    stored = put_files(system.store, dict.fromkeys(range(30_131, 30_143), 16 * MIB))
+    system.start_api()
+    system.start_worker()
+    job_id = system.submit(range(30_131, 30_143))
+    eventually(lambda: system.status(job_id)["progress"]["processed"] >= 2, what="some progress")
+    system.s3.kill()
+    time.sleep(sum(patience.DELAYS_SECONDS) + 6)
+    assert system.status(job_id)["status"] == "processing"
+    system.s3.start()
+    assert system.wait(job_id, 90)["status"] == "completed"
+    found = members(system.fetch(job_id))
+    assert {name: found[name] for name in stored} == stored
+    assert len(results(system)) == 1
+    assert list(system.store.pending_uploads("results/")) == []
+
+
+def test_a_job_waits_for_its_bucket(system: System) -> None:
+    """A bucket that is made after the job was asked for costs it no attempt."""
+    system.settings |= {"MAX_ATTEMPTS": "1", "S3_BUCKET_NAME": "made-later"}
+    system.start_api()
+    worker = system.start_worker()
+    job_id = system.submit([30_151])
+    eventually(lambda: system.status(job_id)["status"] == "processing", what="the start of the job")
+    time.sleep(2)
+    assert system.status(job_id)["status"] == "processing"
+    worker.send(signal.SIGSTOP)  # it must not look between the two
+    system.s3.make_bucket("made-later")
+    with closing(connect_to(system.s3.config, "made-later")) as store:
+        put_files(store, {30_151: 10})
+    worker.send(signal.SIGCONT)
+    assert system.wait(job_id, 30)["status"] == "completed"
+
+
+def test_an_upload_waits_for_the_bucket_of_results(system: System) -> None:
+    """Where only results cannot be stored, an attempt waits with what it has, and stores it afterwards."""
+    system.settings |= {"MAX_ATTEMPTS": "1", "S3_RESULTS_BUCKET": "results-later"}
+    stored = put_files(system.store, {30_161: 9 * MIB})
+    system.start_api()
+    system.start_worker()
+    job_id = system.submit([30_161])
+    eventually(lambda: system.status(job_id)["progress"].get("bytes", 0) > 0, what="something read")
+    time.sleep(2)
+    assert system.status(job_id)["status"] == "processing"
+    system.s3.make_bucket("results-later")
+    assert system.wait(job_id, 30)["status"] == "completed"
+    assert members(system.fetch(job_id))["30161.zip"] == stored["30161.zip"]
+
+
 def test_a_job_that_fails_for_good_says_why_and_leaves_nothing(own_storage: System) -> None:
     """When storage stays away for every attempt the job fails with a reason, and no upload is left behind."""
     system = own_storage
-    system.settings |= {"RETRY_BASE_SECONDS": "0.1", "MAX_ATTEMPTS": "1"}
+    system.settings |= {"MAX_ATTEMPTS": "1", "STORAGE_PATIENCE_SECONDS": "0"}
     put_files(system.store, dict.fromkeys(range(30_051, 30_061), 16 * MIB))
     system.start_api()
     system.start_worker()

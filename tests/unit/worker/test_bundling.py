@@ -35,7 +35,6 @@ def small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small chunks, and no waits between tries."""
     monkeypatch.setattr(reading, "CHUNK_BYTES", CHUNK)
     monkeypatch.setattr(patience, "DELAYS_SECONDS", (0.0, 0.0, 0.0))
-    monkeypatch.setattr(reading, "DELAYS_SECONDS", (0.0, 0.0, 0.0))
 
 
 class FaultyReader:

@@ -1,0 +1,224 @@
+"""What a call to storage survives: a few faults of its own, and an outage of storage as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from downloadjobs_core.errors import (
+    BucketNotFoundError,
+    ObjectStoreDeniedError,
+    ObjectStoreError,
+    ObjectStoreUnavailableError,
+)
+from downloadjobs_core.file_faults import DENIED
+from downloadjobs_core.objectstore.memory import MemoryObjectStore
+from downloadjobs_core.objectstore.protocol import ObjectStat
+from downloadjobs_worker import patience, storage_watch
+from downloadjobs_worker.hold import HandBackRequested, Hold, Stop
+from downloadjobs_worker.patience import Tries, patiently, waited_for_storage
+from downloadjobs_worker.planning import plan_files
+from downloadjobs_worker.storage_watch import StorageWatch
+from support_worker import leased, put_files
+
+AWAY = ObjectStoreUnavailableError("nobody there")
+TRIES = 4
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which passes only while something sleeps; three tries more after a fault."""
+    now = [0.0]
+    monkeypatch.setattr(patience, "DELAYS_SECONDS", (0.1, 0.1, 0.1))
+    monkeypatch.setattr("downloadjobs_worker.patience.time.monotonic", lambda: now[0])
+
+    def sleep(hold: Hold, seconds: float) -> None:
+        now[0] += seconds
+        hold.raise_if_stopped()
+
+    monkeypatch.setattr(Hold, "sleep", sleep)
+    return now
+
+
+class Storage(MemoryObjectStore):
+    """A store that can be away, or refuse everything, until a moment."""
+
+    def __init__(self, clock: list[float], until: float, fault: ObjectStoreError = AWAY) -> None:
+        super().__init__()
+        self.clock = clock
+        self.until = until
+        self.fault = fault
+        self.checks = 0
+
+    def _answer(self) -> None:
+        if self.clock[0] < self.until:
+            raise self.fault
+
+    def check(self) -> None:
+        self.checks += 1
+        self._answer()
+
+    def stat(self, key: str) -> ObjectStat:
+        self._answer()
+        return super().stat(key)
+
+
+def watched(store: Storage, seconds: float) -> Hold:
+    """A hold whose job waits for a store for so long."""
+    hold = leased(10, 11)
+    hold.storage = StorageWatch((store, store), seconds)
+    return hold
+
+
+def counted(call: Callable[[], object]) -> tuple[Callable[[], object], list[int]]:
+    """A call, and how often it was made."""
+    calls = [0]
+
+    def counting() -> object:
+        calls[0] += 1
+        return call()
+
+    return counting, calls
+
+
+def test_a_call_outlasts_an_outage(clock: list[float]) -> None:
+    """While storage as a whole is away a call is tried on, and succeeds when it is back."""
+    put_files(store := Storage(clock, until=0), {10: 1})
+    store.until = 600
+    found = patiently(watched(store, 900), "stat", lambda: store.stat("downloads/10.zip"))
+    assert found.size == 1
+    assert 600 <= clock[0] < 600 + 2 * patience.OUTAGE_PAUSE_SECONDS
+
+
+def test_patience_has_an_end(clock: list[float]) -> None:
+    """After the patience the last fault is raised."""
+    store = Storage(clock, until=1e9)
+    with pytest.raises(ObjectStoreUnavailableError):
+        patiently(watched(store, 60), "stat", lambda: store.stat("k"))
+    assert 60 <= clock[0] < 60 + 2 * patience.OUTAGE_PAUSE_SECONDS
+
+
+def test_a_fault_of_one_object_is_not_waited_for(clock: list[float]) -> None:
+    """Where storage answers, a call that fails has its few tries and no more."""
+    store = Storage(clock, until=0)
+
+    def broken() -> object:
+        raise AWAY
+
+    call, calls = counted(broken)
+    with pytest.raises(ObjectStoreUnavailableError):
+        patiently(watched(store, 900), "stat", call)
+    assert calls == [TRIES]
+    assert store.checks == 1
+
+
+def test_after_an_outage_the_few_tries_begin_anew(clock: list[float]) -> None:
+    """What is back may not be quite: a call gets its tries again, but not for ever."""
+    store = Storage(clock, until=20)
+
+    def broken() -> object:
+        raise AWAY
+
+    call, calls = counted(broken)
+    with pytest.raises(ObjectStoreUnavailableError):
+        patiently(watched(store, 900), "stat", call)
+    assert clock[0] < 30
+    # Before, while it was away, and after.
+    assert calls[0] == TRIES + 20 / patience.OUTAGE_PAUSE_SECONDS + TRIES - 1
+
+
+def test_success_ends_what_was_counted(clock: list[float]) -> None:
+    """A read that got on between two faults has all its tries for the second."""
+    store = Storage(clock, until=0)
+    tries = Tries(watched(store, 0), "read")
+    for _ in range(3):
+        for _ in range(TRIES - 1):
+            tries.again_after(AWAY)
+        tries.succeeded()
+    for _ in range(TRIES - 1):
+        tries.again_after(AWAY)
+    with pytest.raises(ObjectStoreUnavailableError):
+        tries.again_after(AWAY)
+
+
+def test_a_hold_that_is_stopped_waits_no_longer(clock: list[float]) -> None:
+    """A drain or a lost lease ends the wait for storage."""
+    store = Storage(clock, until=1e9)
+    hold = watched(store, 900)
+
+    def stop_at_sixty() -> None:
+        if clock[0] > 60:
+            hold.stop(Stop.DRAIN)
+        store.stat("k")
+
+    with pytest.raises(HandBackRequested):
+        patiently(hold, "stat", stop_at_sixty)
+    assert clock[0] < 70
+
+
+@pytest.mark.parametrize("fault", [ObjectStoreDeniedError("wrong key"), BucketNotFoundError("results")])
+def test_a_plan_waits_for_credentials_and_the_bucket(clock: list[float], fault: ObjectStoreError) -> None:
+    """What refuses every file is an outage: once it is over, the plan has the files."""
+    stored = put_files(store := Storage(clock, until=0), {10: 1, 11: 2})
+    store.until, store.fault = 120, fault
+    if isinstance(fault, BucketNotFoundError):
+        store.stat = lambda key: MemoryObjectStore.stat(store, key if clock[0] >= 120 else "none")  # type: ignore[method-assign]
+    files = plan_files(store, watched(store, 900), [10, 11], prefix="downloads/", threads=2)
+    assert [file.size for file in files] == [len(data) for data in stored.values()]
+
+
+def test_one_denied_file_is_a_fault_of_that_file(clock: list[float]) -> None:
+    """Where storage as a whole answers, a file that is denied is left out, and nothing waits."""
+    put_files(store := Storage(clock, until=0), {10: 1, 11: 2})
+    original = store.stat
+
+    def stat(key: str) -> ObjectStat:
+        if key == "downloads/10.zip":
+            raise ObjectStoreDeniedError("not this one")
+        return original(key)
+
+    store.stat = stat  # type: ignore[method-assign]
+    files = plan_files(store, watched(store, 900), [10, 11], prefix="downloads/", threads=2)
+    assert [file.found == DENIED for file in files] == [True, False]
+    assert clock[0] == 0
+
+
+def test_files_denied_by_a_rotation_are_looked_up_again(clock: list[float]) -> None:
+    """Credentials that go bad between two look-ups leave no file out: all are looked up again."""
+    stored = put_files(store := Storage(clock, until=0), {10: 1, 11: 2})
+    original = store.stat
+
+    def stat(key: str) -> ObjectStat:
+        if clock[0] < 60 and key == "downloads/11.zip":
+            store.until = 60
+            raise store.fault
+        return original(key)
+
+    store.fault = ObjectStoreDeniedError("renewed")
+    store.stat = stat  # type: ignore[method-assign]
+    files = plan_files(store, watched(store, 900), [10, 11], prefix="downloads/", threads=1)
+    assert [file.size for file in files] == [len(data) for data in stored.values()]
+
+
+def test_without_a_watch_nothing_waits(clock: list[float]) -> None:
+    """A hold without a watch has the few tries alone, and a plan fails at once."""
+    store = Storage(clock, until=1e9)
+    with pytest.raises(ObjectStoreUnavailableError):
+        patiently(leased(10), "stat", lambda: store.stat("k"))
+    assert clock[0] < 1
+    with pytest.raises(ObjectStoreUnavailableError):
+        waited_for_storage(leased(10), store.check)
+
+
+def test_many_who_ask_ask_storage_once(clock: list[float]) -> None:
+    """The watch asks each store once a second at most, however many threads want to know."""
+    store = Storage(clock, until=1e9)
+    watch = StorageWatch((store, store), 900)
+    for _ in range(100):
+        assert watch.fault() is AWAY
+    assert store.checks == 1
+    clock[0] += storage_watch.FRESH_SECONDS
+    store.until = 0
+    assert watch.fault() is None
+    assert store.checks == 2
