@@ -148,8 +148,8 @@ def systems(
         "none": {"USER_MAX_QUEUED": "2"},
         "redis": {"REDIS_URL": f"redis://127.0.0.1:{nobody[0]}/0"},
         "s3": {"S3_ENDPOINT": f"http://127.0.0.1:{nobody[1]}", "MAX_ATTEMPTS": "1"},
-        "credentials": {"S3_SECRET_ACCESS_KEY": "nonsense"},
-        "bucket": {"S3_BUCKET_NAME": "nowhere"},
+        "credentials": {"S3_SECRET_ACCESS_KEY": "nonsense", "MAX_ATTEMPTS": "1"},
+        "bucket": {"S3_BUCKET_NAME": "nowhere", "MAX_ATTEMPTS": "1"},
     }
     with ExitStack() as stack:
         found = {}

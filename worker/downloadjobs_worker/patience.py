@@ -14,6 +14,7 @@ from downloadjobs_core.errors import (
     QueueUnavailableError,
 )
 from downloadjobs_worker.hold import Hold
+from downloadjobs_worker.storage_watch import StorageWatch
 
 DELAYS_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Waits between tries, together under eight seconds. Then it counts whether storage as a whole is away."""
@@ -42,13 +43,11 @@ class Tries:
     an attempt nor what it has uploaded.
 
     Args:
-        hold: the attempt; it is asked to stop between tries.
-        what: the operation, for the log.
+        watch: tells whether storage is away; without it nothing waits for it.
     """
 
-    def __init__(self, hold: Hold, what: str) -> None:
-        self._hold = hold
-        self._what = what
+    def __init__(self, watch: StorageWatch | None) -> None:
+        self._watch = watch
         self._made = 0
         self._outage: float | None = None
 
@@ -57,44 +56,33 @@ class Tries:
         self._made = 0
         self._outage = None
 
-    def again_after(self, error: ObjectStoreError, **told: object) -> None:
-        """Wait until the next try.
+    def delay_after(self, error: ObjectStoreError) -> float:
+        """How many seconds to wait until the next try.
 
         Args:
             error: what the last one met.
-            told: more for the log.
 
         Raises:
             ObjectStoreError: that error, when another try cannot help, or none is left.
-            LeaseLostError, HandBackRequested: the attempt must stop.
         """
         if not error.retryable:
             if not isinstance(error, REFUSALS) or not self._is_outage(error):
                 raise error
-            delay = OUTAGE_PAUSE_SECONDS
-        elif self._made < len(DELAYS_SECONDS):
-            delay = DELAYS_SECONDS[self._made]
+            return OUTAGE_PAUSE_SECONDS
+        if self._made < len(DELAYS_SECONDS):
             self._made += 1
-        elif self._is_outage(error):
-            delay = OUTAGE_PAUSE_SECONDS
-        elif self._outage is not None:
-            # It is back, and may not be quite: the few tries begin anew.
-            self._outage = None
-            delay = DELAYS_SECONDS[0]
-            self._made = 1
-        else:
+            return DELAYS_SECONDS[self._made - 1]
+        if self._is_outage(error):
+            return OUTAGE_PAUSE_SECONDS
+        if self._outage is None:
             raise error
-        log.warning(
-            "storage failed, trying again",
-            operation=self._what,
-            error=str(error),
-            delay_seconds=delay,
-            **told,
-        )
-        self._hold.sleep(delay)
+        # It is back, and may not be quite: the few tries begin anew.
+        self._outage = None
+        self._made = 1
+        return DELAYS_SECONDS[0]
 
     def _is_outage(self, error: ObjectStoreError) -> bool:
-        watch = self._hold.storage
+        watch = self._watch
         if watch is None or watch.fault() is None:
             return False
         now = time.monotonic()
@@ -117,13 +105,15 @@ def patiently(hold: Hold, what: str, call: Callable[[], Result]) -> Result:
         ObjectStoreError: the last fault, when the tries are used up or another cannot help.
         LeaseLostError, HandBackRequested: the attempt must stop.
     """
-    tries = Tries(hold, what)
+    tries = Tries(hold.storage)
     while True:
         hold.raise_if_stopped()
         try:
             return call()
         except ObjectStoreError as error:
-            tries.again_after(error)
+            delay = tries.delay_after(error)
+            log.warning("storage failed, trying again", operation=what, error=str(error), delay_seconds=delay)
+        hold.sleep(delay)
 
 
 def waited_for_storage(hold: Hold, check: Callable[[], None]) -> bool:

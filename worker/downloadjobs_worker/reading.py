@@ -187,7 +187,7 @@ class _Read:
         self._found = stream.planned.found
         self._opened: ObjectStat | None = None
         self._offset = 0
-        self._tries = Tries(ahead.hold, "read")
+        self._tries = Tries(ahead.hold.storage)
         self._pending = b""
         """A chunk that found no room; its bytes count as read."""
 
@@ -247,4 +247,9 @@ class _Read:
     def _try_again(self, error: ObjectStoreError) -> None:
         if self._ahead.stopped:
             raise _Abandoned
-        self._tries.again_after(error, key=self._key, offset=self._offset)
+        delay = self._tries.delay_after(error)
+        log.warning(
+            "reading a file broke, going on from there",
+            key=self._key, offset=self._offset, error=str(error), delay_seconds=delay,
+        )  # fmt: skip
+        self._ahead.hold.sleep(delay)

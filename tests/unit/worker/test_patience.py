@@ -131,15 +131,15 @@ def test_after_an_outage_the_few_tries_begin_anew(clock: list[float]) -> None:
 def test_success_ends_what_was_counted(clock: list[float]) -> None:
     """A read that got on between two faults has all its tries for the second."""
     store = Storage(clock, until=0)
-    tries = Tries(watched(store, 0), "read")
+    tries = Tries(StorageWatch((store,), 0))
     for _ in range(3):
         for _ in range(TRIES - 1):
-            tries.again_after(AWAY)
+            tries.delay_after(AWAY)
         tries.succeeded()
     for _ in range(TRIES - 1):
-        tries.again_after(AWAY)
+        tries.delay_after(AWAY)
     with pytest.raises(ObjectStoreUnavailableError):
-        tries.again_after(AWAY)
+        tries.delay_after(AWAY)
 
 
 def test_a_hold_that_is_stopped_waits_no_longer(clock: list[float]) -> None:
