@@ -92,7 +92,13 @@ class Status(Answer):
     """A job's status."""
 
     job_id: JobId
-    status: WireState
+    status: Annotated[
+        WireState,
+        Field(
+            description="`completed` also where files are not in the result: `failedFiles` says how many."
+            " The other routes say `completed_with_errors` then"
+        ),
+    ]
     progress: Progress
     updated_at: Moment
     failed_files: Annotated[
@@ -220,6 +226,54 @@ class JobPage(Answer):
 
     items: list[JobItem]
     next_cursor: Annotated[str | None, Field(description="Of the next page; null on the last")]
+
+
+class JobChange(Answer):
+    """The data of each event of a stream after its snapshot: how things are after the change."""
+
+    job_id: JobId
+    state: JobState
+    progress: Progress
+    updated_at: Moment
+    attempt: Count = 0
+    deliveries: Count = 0
+    worker: str = ""
+    error_code: str = ""
+    retry_at: Annotated[Moment | None, Field(description="When the next attempt is due")] = None
+    failed_files: Annotated[Count, Field(description="With `finished`")] = 0
+
+
+class Overview(Answer):
+    """The data of the snapshot of all one's jobs."""
+
+    items: list[JobItem]
+
+
+class EndedJob(Answer):
+    """What a webhook tells of a job; what does not apply is null."""
+
+    job_id: JobId
+    state: JobState
+    created_at: Moment | None
+    finished_at: Moment | None
+    expires_at: Moment | None
+    total_file_ids: Count
+    files: Annotated[Count, Field(description="Distinct files")]
+    failed_files: Count
+    result_bytes: int | None
+    error: JobError | None
+    trace_id: str | None
+
+
+class WebhookCall(Answer):
+    """The body of a webhook (Standard Webhooks). Verify its signature before you believe it."""
+
+    type: Annotated[
+        Literal["job.completed", "job.completed_with_errors", "job.failed", "job.cancelled", "job.expired"],
+        Field(description="What has happened"),
+    ]
+    timestamp: Annotated[Moment, Field(description="When")]
+    data: EndedJob
 
 
 class TimelineItem(Answer):

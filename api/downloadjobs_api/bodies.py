@@ -39,15 +39,31 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class InitiateBody(BaseModel):
-    """`POST /v1/download/initiate`."""
+    """`POST /v1/download/initiate`. Members that are not known are ignored."""
 
     model_config = ConfigDict(strict=True)
 
-    file_ids: Annotated[list[FileId], Field(min_length=1, max_length=MAX_FILES)]
-    priority: Annotated[Priority | None, Field(strict=False)] = None
-    """`normal` if it is not given, or the highest that the user may have."""
-    callback_url: Annotated[str | None, Field(alias="callbackUrl", min_length=1, max_length=MAX_URL)] = None
-    """Where a webhook tells of the job's end (docs/webhooks.md)."""
+    file_ids: Annotated[
+        list[FileId],
+        Field(
+            min_length=1,
+            max_length=MAX_FILES,
+            description="The zip has each once, in this order",
+        ),
+    ]
+    priority: Annotated[
+        Priority | None,
+        Field(strict=False, description="`normal` if it is not given, or the highest that the user may have"),
+    ] = None
+    callback_url: Annotated[
+        str | None,
+        Field(
+            alias="callbackUrl",
+            min_length=1,
+            max_length=MAX_URL,
+            description="Where a webhook tells of the job's end: https, and a public address",
+        ),
+    ] = None
 
 
 class FileBody(BaseModel):

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from downloadjobs_api import problems
-from downloadjobs_api.answers import Initiated, Problem
+from downloadjobs_api.answers import Initiated, Problem, WebhookCall
 from downloadjobs_api.identity import USER_HEADER
 from downloadjobs_api.operations import EVENTS, HTML, JOB_ID, JSON, Answered, Operation, Parameter, Tag, Who
 from downloadjobs_api.problems import Kind
@@ -63,6 +63,12 @@ _WITH_USER: Final = (problems.UNAUTHENTICATED, problems.RESERVED_USER)
 
 _COME_BACK: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
+_WEBHOOK_HEADERS: Final = {
+    "webhook-id": "The call's id, the same on every try",
+    "webhook-timestamp": "When this try was made, in seconds since 1970",
+    "webhook-signature": "`v1a,` and base64 (Ed25519); several with spaces between",
+}
+
 _LIMITS: Final = tuple(name for name in HEADERS if name.startswith("RateLimit"))
 
 _SCHEMES: Final[Mapping[AuthMode, dict[str, Any]]] = {
@@ -104,9 +110,11 @@ class _Schemas:
     """The schemas of the models that operations name, and what refers to each."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
-        models: dict[type[BaseModel], None] = {Problem: None}
+        models: dict[type[BaseModel], None] = {Problem: None, WebhookCall: None}
         for operation in operations:
-            wanted = (operation.body, *(answer.model for answer in operation.answers.values()))
+            wanted = [operation.body]
+            for answer in operation.answers.values():
+                wanted += [answer.model, *answer.events.values()]
             models |= dict.fromkeys(model for model in wanted if model is not None)
         self._references, definitions = models_json_schema(
             [(model, "validation") for model in models], ref_template=REF, schema_generator=_Titleless
@@ -168,7 +176,33 @@ class _Writer:
             "servers": [{"url": "/"}],
             "tags": [{"name": tag.value} for tag in Tag],
             "paths": paths,
+            "webhooks": {"jobEnded": {"post": self._webhook()}},
             "components": components,
+        }
+
+    def _webhook(self) -> dict[str, Any]:
+        return {
+            "summary": "A job has ended, or its result's time is over",
+            "description": "To `callbackUrl`, where one was given; tried again until it is answered by 2xx.",
+            "parameters": [
+                {
+                    "name": name,
+                    "in": "header",
+                    "required": True,
+                    "description": description,
+                    "schema": {"type": "string"},
+                }
+                for name, description in _WEBHOOK_HEADERS.items()
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {JSON: {"schema": self._schemas.reference(WebhookCall)}},
+            },
+            "responses": {
+                "2XX": {"description": "It was received."},
+                "410": {"description": "The receiver wants no more tries."},
+            },
+            "security": [],
         }
 
     def _signed_in(self, operation: Operation) -> bool:
@@ -200,6 +234,11 @@ class _Writer:
             }
             if answer.media_type is not None:
                 described["content"] = {answer.media_type: {"schema": self._schemas.of(answer)}}
+            if answer.media_type is not None and answer.events:
+                # OpenAPI has no word for it before 3.2.
+                described["content"][answer.media_type]["x-event-data"] = {
+                    name: self._schemas.reference(model) for name, model in answer.events.items()
+                }
             if answer.model is not None and issubclass(answer.model, Initiated):
                 described["links"] = {name: _link(name) for name in self._linked}
             found[str(status)] = described
@@ -213,7 +252,10 @@ class _Writer:
         return {
             str(status): {
                 "description": " ".join(f"{kind.title} (`{kind.code}`)." for kind in kinds),
-                "headers": _headers(operation, ("Retry-After",) if status in _COME_BACK else ()),
+                "headers": _headers(
+                    operation,
+                    ("Retry-After",) if status in _COME_BACK or problems.RESULT_NOT_READY in kinds else (),
+                ),
                 "content": {problems.CONTENT_TYPE: {"schema": self._schemas.reference(Problem)}},
             }
             for status, kinds in by_status.items()

@@ -6,6 +6,7 @@ from typing import Final
 
 from downloadjobs_api import answers, problems
 from downloadjobs_api.bodies import ClaimBody, FileBody, InitiateBody
+from downloadjobs_api.event_documents import SNAPSHOT
 from downloadjobs_api.operations import (
     CURSOR,
     EVENTS,
@@ -140,7 +141,11 @@ OPERATIONS: Final = (
         Tag.JOBS,
         "Follow a job",
         {
-            200: Answered("Server-Sent Events: a snapshot, then changes, to its end.", media_type=EVENTS),
+            200: Answered(
+                "Server-Sent Events: a snapshot, then changes, to its end.",
+                media_type=EVENTS,
+                events={SNAPSHOT: answers.JobDetail, "*": answers.JobChange},
+            ),
             204: Answered("The client has the last event; there will be no more.", media_type=None),
         },
         parameters=(JOB_ID, LAST_EVENT_ID),
@@ -152,7 +157,13 @@ OPERATIONS: Final = (
         "events",
         Tag.JOBS,
         "Follow all your jobs",
-        {200: Answered("Server-Sent Events: a snapshot, then changes.", media_type=EVENTS)},
+        {
+            200: Answered(
+                "Server-Sent Events: a snapshot, then changes.",
+                media_type=EVENTS,
+                events={SNAPSHOT: answers.Overview, "*": answers.JobChange},
+            )
+        },
         parameters=(LAST_EVENT_ID,),
         problems=(*_STREAM, *_QUEUE),
     ),
@@ -218,6 +229,7 @@ OPERATIONS: Final = (
         Tag.SERVICE,
         "By which receivers verify webhooks",
         {200: Answered("The installation's public keys.", answers.VerificationKeys)},
+        "404 where it sends no webhooks.",
         who=Who.ANYBODY,
         problems=(problems.NOT_FOUND,),
     ),

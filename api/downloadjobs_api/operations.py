@@ -98,6 +98,8 @@ class Answered:
     media_type: str | None = JSON
     """None for an answer without a body."""
     headers: Sequence[str] = ()
+    events: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    """Of a stream: the data of its events, by their name; `*` stands for all others."""
 
 
 @dataclass(frozen=True, slots=True)

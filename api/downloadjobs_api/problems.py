@@ -57,7 +57,7 @@ INVALID_JSON: Final = Kind("invalid-json", HTTPStatus.BAD_REQUEST, "The body is 
 INVALID_BODY: Final = Kind("invalid-body", HTTPStatus.BAD_REQUEST, "The body breaks a rule")
 INVALID_PARAMETER: Final = Kind("invalid-parameter", HTTPStatus.BAD_REQUEST, "A parameter breaks a rule")
 INVALID_IDEMPOTENCY_KEY: Final = Kind(
-    "invalid-idempotency-key", HTTPStatus.BAD_REQUEST, "The Idempotency-Key is none"
+    "invalid-idempotency-key", HTTPStatus.BAD_REQUEST, "The Idempotency-Key is not valid"
 )
 IDEMPOTENCY_KEY_REUSED: Final = Kind(
     "idempotency-key-reused", HTTPStatus.UNPROCESSABLE_ENTITY, "The key was used for another request"

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from downloadjobs_core.job import RECORD_FIELDS, Job, job_key
+from downloadjobs_core.job import SHOWN_FIELDS, Job, job_key
 from downloadjobs_core.leases import translated_errors
 from downloadjobs_core.scripts import ROOT
 
@@ -27,8 +27,6 @@ TRIES: Final = 5
 
 ENTRY: Final = re.compile(r"(\d{1,15})-(\d{1,9})")
 """An entry's id, as far as Redis gives them: milliseconds since 1970, and a number within one of them."""
-
-SHOWN_FIELDS: Final = (*RECORD_FIELDS, "request_id", "traceparent")
 
 Position = tuple[int, int]
 """An entry's id, as it is ordered."""

@@ -42,6 +42,9 @@ RECORD_FIELDS: Final = (
 """What those read who watch many jobs: all but the files' ids, which are most of a record's bytes.
 `list.lua` counts on the first four."""
 
+SHOWN_FIELDS: Final = (*RECORD_FIELDS, "request_id", "traceparent")
+"""What a job's owner is shown of each of many."""
+
 
 def job_key(job_id: str) -> str:
     """The key of a job's hash."""

@@ -22,7 +22,7 @@ from downloadjobs_core.errors import (
     TooManyQueuedError,
     UnknownStateError,
 )
-from downloadjobs_core.job import RECORD_FIELDS, Job, NewJob, Once, job_key
+from downloadjobs_core.job import RECORD_FIELDS, SHOWN_FIELDS, Job, NewJob, Once, job_key
 from downloadjobs_core.leases import SECOND_US, QueuePolicy, translated_errors
 from downloadjobs_core.scripts import ROOT, AsyncScripts
 from downloadjobs_core.states import JobState
@@ -219,13 +219,13 @@ class JobStore:
         looks = MOST_LOOKS if states else limit + SPARE_LOOKS
         with translated_errors():
             reply = await self._scripts.run(
-                "list", user, limit, looks, score, last, len(RECORD_FIELDS), *RECORD_FIELDS, *states
+                "list", user, limit, looks, score, last, len(SHOWN_FIELDS), *SHOWN_FIELDS, *states
             )
         score, last, *found = reply
         jobs = []
         for row, place in zip(found[::2], found[1::2], strict=True):
             with suppress(KeyError, ValueError):  # a damaged record, or a newer release's
-                values = {name: value for name, value in zip(RECORD_FIELDS, row, strict=True) if value}
+                values = {name: value for name, value in zip(SHOWN_FIELDS, row, strict=True) if value}
                 jobs.append((Job.from_hash(values), Place.from_reply(place)))
         return JobsPage(jobs, Position(score, last) if last else None)
 

@@ -255,7 +255,12 @@ def test_an_item_is_the_detail_without_files(client: httpx.Client, queue: LeaseS
     """An item says what the detail says, with the place in the queue, but for the files."""
     ended(queue, IN_PART)
     submit(queue, "waits")
-    for item in client.get("/v1/jobs").json()["items"]:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    asked = {"x-request-id": "asked-for", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    client.post("/v1/download/initiate", json={"file_ids": [10_003]}, headers=asked).raise_for_status()
+    items = client.get("/v1/jobs").json()["items"]
+    assert (items[0]["requestId"], items[0]["traceId"]) == ("asked-for", trace)
+    for item in items:
         detail = client.get(f"/v1/jobs/{item['jobId']}").json()
         del detail["fileIds"], detail["failures"]
         assert item == detail

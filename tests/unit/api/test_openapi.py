@@ -9,13 +9,19 @@ from typing import Any
 import falcon.inspect
 import pytest
 
-from downloadjobs_api import problems
+from downloadjobs_api import answers, problems
 from downloadjobs_api.app import create_app
 from downloadjobs_api.drain import Drain
+from downloadjobs_api.event_documents import event_document, overview_document
+from downloadjobs_api.jobs import item_document, job_document
 from downloadjobs_api.openapi import document
 from downloadjobs_api.operation_table import OPERATIONS
 from downloadjobs_api.reference_page import render
 from downloadjobs_api.settings import ApiSettings, AuthMode
+from downloadjobs_core.event_stream import JobEvent
+from downloadjobs_core.job import Job
+from downloadjobs_core.states import JobState
+from downloadjobs_core.webhooks import payload
 
 NOT_DESCRIBED = {
     "/dashboard",  # a page, for people
@@ -108,6 +114,46 @@ def test_start_says_whether_it_asks_for_a_user(anonymous: bool, security: list[o
     """`ALLOW_ANONYMOUS_START` shows in the document."""
     start = document(OPERATIONS, AuthMode.HEADER, anonymous_start=anonymous)["paths"]["/v1/download/start"]
     assert start["post"]["security"] == security
+
+
+def shaped(schema: dict[str, Any], value: dict[str, Any], described: dict[str, Any]) -> None:
+    """Check a value against a model that the document names; the document has each of its members."""
+    name = schema["$ref"].rpartition("/")[2]
+    getattr(answers, name).model_validate_json(json.dumps(value))
+    assert set(value) <= set(described["components"]["schemas"][name]["properties"])
+
+
+def test_streams_say_what_their_events_hold(described: dict[str, Any]) -> None:
+    """The data of every kind of event has the shape that the document gives it."""
+    fields = {
+        "at_us": "1700000000000000", "files_done": "1", "files_total": "2", "bytes_done": "3",
+        "bytes_total": "4", "attempt": "1", "deliveries": "1", "worker": "w", "error_code": "internal",
+        "due_us": "1700000001000000", "files_failed": "1",
+    }  # fmt: skip
+    kinds = {
+        path: described["paths"][path]["get"]["responses"]["200"]["content"]["text/event-stream"][
+            "x-event-data"
+        ]
+        for path in ("/v1/jobs/{jobId}/events", "/v1/events")
+    }
+    for of_stream in kinds.values():
+        for kind in ("queued", "progress", "finished", "retrying"):
+            event = JobEvent("1-0", "j", kind, "ada", "processing", fields)
+            shaped(of_stream["*"], event_document(event), described)
+    job = Job(job_id="j", user="ada", state=JobState.QUEUED, created_us=1, updated_us=1)
+    shaped(kinds["/v1/events"]["snapshot"], overview_document([item_document(job, None)]), described)
+    shaped(kinds["/v1/jobs/{jobId}/events"]["snapshot"], job_document(job, None), described)
+
+
+def test_webhooks_are_described(described: dict[str, Any]) -> None:
+    """What a webhook carries has the shape that the document gives it, for each way that a job ends."""
+    call = described["webhooks"]["jobEnded"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    ends = ("completed", "completed_with_errors", "failed", "cancelled", "expired")
+    for state in ends:
+        told = {"job": "j", "state": state, "at_us": "1700000000000000", "error_code": "internal"}
+        shaped(call, payload(told), described)
+    kinds = described["components"]["schemas"]["WebhookCall"]["properties"]["type"]["enum"]
+    assert kinds == [f"job.{state}" for state in ends]
 
 
 class _Page(HTMLParser):
