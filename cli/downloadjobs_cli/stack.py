@@ -24,6 +24,9 @@ READY_SECONDS: Final = 60.0
 
 POLL_SECONDS: Final = 0.05
 
+FELLOW_SECONDS: Final = 2.0
+"""After one process ended while it started: time for the others to do so, so that all faults are told."""
+
 DRAIN_SECONDS: Final = 10
 """How long open requests and running jobs may go on when the stack stops; a job handed back is not lost."""
 
@@ -198,14 +201,23 @@ class Stack:
         )
 
     def _ready(self, http: httpx.Client) -> bool:
-        for child in self.children:
-            code = child.exit_code
-            if code is not None:
-                raise failed(child, f"ended while it started ({ended(code)})")
+        if any(child.exit_code is not None for child in self.children):
+            raise self._start_failed()
         try:
             return http.get(f"{self.api_url}/readyz").is_success
         except httpx.TransportError:
             return False
+
+    def _start_failed(self) -> StackError:
+        """The error for all that ended: settings that one process refuses, another mostly refuses as well."""
+        until = time.monotonic() + FELLOW_SECONDS
+        while time.monotonic() < until and any(child.exit_code is None for child in self.children):
+            time.sleep(POLL_SECONDS)
+        over = {child: code for child in self.children if (code := child.exit_code) is not None}
+        names = ", ".join(f"{child.name} ({ended(code)})" for child, code in over.items())
+        error = StackError(f"{names} ended while starting.", self.api.log_path, "")
+        error.logs = {child.log_path: child.log_tail() for child in over}
+        return error
 
     def stop(self, say: Callable[[str], None], *, in_order: bool) -> None:
         """Stop everything; nothing is left running when this returns.

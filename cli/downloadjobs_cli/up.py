@@ -147,20 +147,24 @@ def introduction(stack: Stack, place: StackFolder, files: str, command: str) -> 
     )
     first, second = FIRST_ID + 3, FIRST_ID + 10
     download = f"{stack.api_url}/v1/download"
+    # The stack's processes have this environment's settings.
+    by_token = os.environ.get("AUTH_MODE") == "jwt"
+    login = '-H "authorization: Bearer $TOKEN"' if by_token else f"-H 'x-user-id: {USER}'"
+    named = 'DOWNLOADJOBS_TOKEN="$TOKEN"' if by_token else f"DOWNLOADJOBS_USER={USER}"
     return [
         "",
         *(f"  {row}" for row in rows),
         "",
         "Try it in another terminal:",
         "",
-        f"  curl -H 'x-user-id: {USER}' -H 'content-type: application/json' \\",
+        f"  curl {login} -H 'content-type: application/json' \\",
         f"       -d '{{\"file_ids\": [{first}, {second}]}}' {download}/initiate",
-        f"  curl -H 'x-user-id: {USER}' {download}/status/JOB",
-        f"  curl -H 'x-user-id: {USER}' {download}/result/JOB",
+        f"  curl {login} {download}/status/JOB",
+        f"  curl {login} {download}/result/JOB",
         "",
         "The same by the command line:",
         "",
-        f"  export DOWNLOADJOBS_API={stack.api_url} DOWNLOADJOBS_USER={USER}",
+        f"  export DOWNLOADJOBS_API={stack.api_url} {named}",
         f"  job=$({command} submit {first} {second})",
         f"  {command} watch $job",
         f"  {command} get $job",

@@ -176,13 +176,15 @@ def test_sigkill_leaves_no_process(tmp_path: Path) -> None:
 
 def test_a_demo_that_fails_shows_why(tmp_path: Path) -> None:
     """If a process does not start: exit 1, its log's end, the folder that is kept, no process left."""
-    processes = Marked(tmp_path, {"LOG_LEVEL": "nonsense"})
+    faults = {"LOG_LEVEL": "nonsense", "RATE_LIMIT_MAX_REQUESTS": "no", "UPLOAD_THREADS": "none"}
+    processes = Marked(tmp_path, faults)
     with processes.started("demo") as demo:
         _out, err = demo.communicate(timeout=100)
         assert demo.returncode == 1
         assert processes.alive() == []
-    assert "LOG_LEVEL" in err
-    assert "ended while it started (exit code 2)" in err
+    for setting in faults:  # the API's and the workers'
+        assert setting in err
+    assert "api (exit code 2), worker-1 (exit code 2)" in err
     assert "Traceback" not in err
     kept = [path for path in tmp_path.iterdir() if path.name.startswith("downloadjobs-")]
     assert len(kept) == 1

@@ -13,10 +13,10 @@ from downloadjobs_cli.children import ended
 from downloadjobs_cli.errors import SettingsError
 from downloadjobs_cli.interrupts import Interrupts
 from downloadjobs_cli.restarts import MAX_QUICK_RESTARTS, Restarts
-from downloadjobs_cli.stack import without_addresses
+from downloadjobs_cli.stack import Stack, without_addresses
 from downloadjobs_cli.stack_folder import StackFolder
 from downloadjobs_cli.steps import line
-from downloadjobs_cli.up import operator_line
+from downloadjobs_cli.up import introduction, operator_line
 
 
 def test_another_installations_addresses_are_left_out() -> None:
@@ -45,6 +45,26 @@ def test_a_process_that_lived_long_is_started_at_once() -> None:
         restarts.pause_seconds(1.0)
     assert restarts.pause_seconds(60.0) == 0.0
     assert restarts.pause_seconds(1.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("mode", "login", "variable"),
+    [
+        ("", "x-user-id: me", "DOWNLOADJOBS_USER=me"),
+        ("jwt", "authorization: Bearer $TOKEN", 'DOWNLOADJOBS_TOKEN="$TOKEN"'),
+    ],
+)
+def test_what_to_try_names_users_as_the_api_does(
+    mode: str, login: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines that `up` prints sign in by the header, or by a token where `AUTH_MODE` asks for one."""
+    monkeypatch.setenv("AUTH_MODE", mode)
+    with StackFolder(None) as folder:
+        stack = Stack(folder, port=3000, workers=1)
+        stack.valkey.ports, stack.s3.ports = (1,), (2,)
+        lines = introduction(stack, folder, "files", "downloadjobs")
+    assert sum(login in line for line in lines) == 3
+    assert sum(variable in line for line in lines) == 1
 
 
 def test_a_temporary_folder_goes() -> None:
