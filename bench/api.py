@@ -8,6 +8,10 @@ initiate on Hono and ioredis; and one bare Falcon app under the API's server,
 which answers a constant without any header of ours. Each route is loaded in
 alternating rounds, and the medians are compared. Valkey and SeaweedFS are real,
 on loopback; rate limits are on, and so high that nobody is refused.
+
+At last a worker bundles large files in all its slots while the API is loaded
+once more: how long answers take then, with three busy processes on the
+machine's cores.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,6 +65,12 @@ serve(ApiSettings(), create_app)
 PEER: Final = Path(__file__).parent / "peer-node"
 
 LIMITS: Final = {"RATE_LIMIT_MAX_REQUESTS": "1000000000", "RATE_LIMIT_WINDOW_MS": "60000"}
+
+BUSY_USER: Final = "busy"
+BUSY_FILES: Final = 8
+BUSY_BYTES: Final = 16 * 1024 * 1024
+BUSY_JOBS: Final = 60
+"""Some 8 GB: more than a worker bundles while three routes are loaded. What is left is cancelled."""
 
 REPORT: Final = """
 done = function(summary, latency, requests)
@@ -116,6 +127,47 @@ def measure(load: Load, folder: Path, *, seconds: int, connections: int) -> Meas
     figures = json.loads(found.group(1))
     assert not figures["bad"], (load, figures)
     return Measured(figures["rps"], figures["p99_ms"])
+
+
+@contextmanager
+def busy_worker(api: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+    """A worker that bundles in all its slots meanwhile. It must not run out of jobs."""
+    with httpx.Client(base_url=api, headers={"x-user-id": BUSY_USER}, trust_env=False, timeout=30) as client:
+        body = {"file_ids": list(range(FILE_ID + 1, FILE_ID + 1 + BUSY_FILES))}
+        jobs = [
+            client.post("/v1/download/initiate", json=body).raise_for_status().json()["jobId"]
+            for _ in range(BUSY_JOBS)
+        ]
+
+        def state(job: str) -> str:
+            return str(client.get(f"/v1/download/status/{job}").raise_for_status().json()["status"])
+
+        with log.open("w") as stderr:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "downloadjobs_worker"],
+                env={
+                    **os.environ,
+                    "METRICS_PORT": "0",
+                    "LOG_FORMAT": "json",
+                    "DRAIN_SECONDS": "0",
+                    **environment,
+                },
+                stderr=stderr,
+            )
+        try:
+            until = time.monotonic() + 60
+            while state(jobs[0]) != "completed":
+                if time.monotonic() > until:
+                    sys.exit("the worker did not finish its first job in time")
+                time.sleep(0.1)
+            yield
+            if state(jobs[-1]) != "queued":
+                sys.exit("the worker ran out of jobs, so it was not busy: raise BUSY_JOBS")
+            for job in jobs:
+                client.delete(f"/v1/jobs/{job}")
+        finally:
+            worker.terminate()
+            worker.wait(30)
 
 
 @contextmanager
@@ -222,6 +274,14 @@ def main() -> None:
                     }
                     for _ in range(args.rounds)
                 ]
+                for number in range(1, BUSY_FILES + 1):
+                    store.put(f"downloads/{FILE_ID + number}.zip", os.urandom(BUSY_BYTES))
+                with busy_worker(api, environment, folder / "worker.log"):
+                    busy = {
+                        load.name: measure(load, folder, seconds=args.seconds, connections=args.connections)
+                        for load in loads
+                        if load.name in {"status", "initiate", "check"}
+                    }
 
     def ratio(of: str, to: str) -> float:
         return round(median([row[of].rps / row[to].rps for row in rounds]), 2)
@@ -252,6 +312,9 @@ def main() -> None:
         initiate_p99_ms=round(p99["initiate"], 1),
         check_rps=round(rps["check"]),
         check_p99_ms=round(p99["check"], 1),
+        busy_status_p99_ms=round(busy["status"].p99_ms, 1),
+        busy_initiate_p99_ms=round(busy["initiate"].p99_ms, 1),
+        busy_check_p99_ms=round(busy["check"].p99_ms, 1),
     )
 
 
