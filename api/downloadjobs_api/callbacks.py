@@ -8,7 +8,7 @@ from typing import Any, Final
 import falcon.asgi
 
 from downloadjobs_api.problems import NOT_FOUND, ProblemError
-from downloadjobs_core.errors import WebhooksOffError
+from downloadjobs_core.errors import CallbackRefusedError, WebhooksOffError
 from downloadjobs_core.job import Job, rfc3339
 from downloadjobs_core.webhook_addresses import AddressRules, CallbackUrl, callback_of
 from downloadjobs_core.webhook_keys import PublicKey, read_public_keys
@@ -34,6 +34,13 @@ class Callbacks:
         if not self.keys:
             raise WebhooksOffError
         return callback_of(url, self._rules)
+
+    def still_good(self, url: str) -> CallbackUrl | None:
+        """That of a job of before; None if by now it would be refused."""
+        try:
+            return self.judge(url)
+        except (WebhooksOffError, CallbackRefusedError):
+            return None
 
 
 def callback_document(job: Job) -> dict[str, Any] | None:

@@ -155,8 +155,25 @@ class Downloads:
         once = self._once(user, key, {"file_ids": file_ids, "priority": priority, "callbackUrl": url})
         return await self._submit(user, file_ids, priority, origin, once=once, callback=callback)
 
-    async def retry(self, user: str, job_id: str, origin: Origin, key: str | None = None) -> Submitted:
+    async def retry(
+        self,
+        user: str,
+        job_id: str,
+        origin: Origin,
+        key: str | None = None,
+        *,
+        still_good: Callable[[str], CallbackUrl | None],
+    ) -> Submitted:
         """Accept a job with those files of another that are not in its result: all, if it has none.
+
+        It tells the same receiver of its end, if it is the same user's.
+
+        Args:
+            user: who asks.
+            job_id: the job whose files failed.
+            origin: of the request.
+            key: that makes it happen once.
+            still_good: judges the job's callback URL.
 
         Raises:
             JobNotFoundError, NotOwnerError, UnfinishedError, NothingToRetryError, and what `initiate` raises
@@ -170,7 +187,10 @@ class Downloads:
         ceiling = highest_priority(user, self._limits.priority_ceilings)
         priority = lower_priority(failed.priority, ceiling)
         once = self._once(user, key, {"retryOf": job_id})
-        return await self._submit(user, file_ids, priority, origin, once=once, retry_of=job_id)
+        callback = still_good(failed.callback_url) if failed.callback_url and failed.user == user else None
+        return await self._submit(
+            user, file_ids, priority, origin, once=once, retry_of=job_id, callback=callback
+        )
 
     def _once(self, user: str, key: str | None, asked: Mapping[str, object]) -> Once | None:
         return None if key is None else Once.of(user, key, asked, self._limits.idempotency_seconds)

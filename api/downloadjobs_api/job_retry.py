@@ -5,6 +5,7 @@ from __future__ import annotations
 import falcon.asgi
 
 from downloadjobs_api.bodies import MAX_BODY_BYTES
+from downloadjobs_api.callbacks import Callbacks
 from downloadjobs_api.downloads import Downloads, Origin
 from downloadjobs_api.idempotency import key_in
 from downloadjobs_api.identity import Identity
@@ -16,8 +17,9 @@ from downloadjobs_api.resources import send_accepted
 class JobRetry:
     """`POST /v1/jobs/{id}/retry`."""
 
-    def __init__(self, downloads: Downloads, identity: Identity) -> None:
+    def __init__(self, downloads: Downloads, callbacks: Callbacks, identity: Identity) -> None:
         self._downloads = downloads
+        self._callbacks = callbacks
         self._identity = identity
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response, job_id: str) -> None:
@@ -29,5 +31,7 @@ class JobRetry:
                 BAD_REQUEST, "A retry takes no body: it asks for the files of the job, as the job did."
             )
         origin = Origin(req.request_id, req.traceparent)
-        submitted = await self._downloads.retry(user, job_id, origin, key)
+        submitted = await self._downloads.retry(
+            user, job_id, origin, key, still_good=self._callbacks.still_good
+        )
         send_accepted(resp, submitted, retry_of=job_id)

@@ -84,7 +84,7 @@ def _add_jobs(app: falcon.asgi.App[Any, Any], services: Services) -> None:
     streams, following = services.streams, services.following
     app.add_route("/v1/jobs", JobList(downloads, identity))
     app.add_route("/v1/jobs/{job_id}", JobDetail(downloads, identity))
-    app.add_route("/v1/jobs/{job_id}/retry", JobRetry(downloads, identity))
+    app.add_route("/v1/jobs/{job_id}/retry", JobRetry(downloads, services.callbacks, identity))
     app.add_route("/v1/jobs/{job_id}/timeline", Timeline(services.timelines, identity))
     app.add_route("/v1/jobs/{job_id}/events", JobEvents(streams, following, identity))
     app.add_route("/v1/events", UserEvents(streams, following, identity))

@@ -221,6 +221,8 @@ class Job:
     """The job that tries its failed files again; the newest, if there are several."""
     request_id: str = ""
     traceparent: str = ""
+    callback_url: str = field(default="", repr=False)
+    """Where it is called back; only in the whole record."""
     callback_origin: str = ""
     """Scheme, host and port of its callback URL, whose rest may be a secret; empty without one."""
     callback_event: str = ""
@@ -289,6 +291,7 @@ class Job:
             retried_by=text("retried_by"),
             request_id=text("request_id"),
             traceparent=text("traceparent"),
+            callback_url=text("callback_url"),
             callback_origin=text("callback_origin"),
             callback_event=text("callback_event"),
             callback_state=text("callback_state"),

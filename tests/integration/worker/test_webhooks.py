@@ -236,6 +236,25 @@ def test_a_drained_worker_sends_what_its_last_job_ended(system: System, receiver
     eventually(lambda: worker.exit_code == 0)
 
 
+def test_a_retry_tells_the_same_receiver(system: System, receiver: Receiver, key: Ed25519PrivateKey) -> None:
+    """A job that tries again what failed is told of where the first was, unless its URL is refused by now."""
+    switched_on(system, receiver)
+    system.start_api()
+    system.start_worker()
+    first = ask(system, receiver.url(), 99_999_998)
+    arrived(receiver, first)
+    with system.client() as client:
+        again = client.post(f"/v1/jobs/{first}/retry").json()["jobId"]
+        (call,) = arrived(receiver, again)
+        verify(call.headers, call.body, key.public_key())
+        system.children[0].kill()
+        system.settings["WEBHOOK_ALLOWED_HOSTS"] = "elsewhere.example.com:443"
+        system.start_api()
+        refused = client.post(f"/v1/jobs/{first}/retry")
+    assert refused.status_code == httpx.codes.ACCEPTED
+    assert callback(system, refused.json()["jobId"]) is None
+
+
 def test_while_keys_are_exchanged_both_verify(
     system: System, receiver: Receiver, key: Ed25519PrivateKey, tmp_path: Path
 ) -> None:
