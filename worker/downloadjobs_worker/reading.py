@@ -204,10 +204,13 @@ class _Read:
         try:
             with self._ahead.store.open(self._key, offset=self._offset, if_match=expected.etag) as reader:
                 return self._copy(reader)
-        except (ObjectNotFoundError, ObjectStoreDeniedError) as error:
-            if self._opened is not None:
-                raise ObjectChangedError(self._key) from error
-            self._found = fault_of(error)
+        except ObjectNotFoundError as error:
+            return self._cannot_be_had(error)
+        except ObjectStoreDeniedError as error:
+            try:
+                self._try_again(error)
+            except ObjectStoreDeniedError:  # this file alone
+                return self._cannot_be_had(error)
             return False
         except ObjectChangedError as error:
             # Nothing of it is in the archive yet, so the new content may take the old one's place.
@@ -220,6 +223,12 @@ class _Read:
         except ObjectStoreError as error:
             self._try_again(error)
             return False
+
+    def _cannot_be_had(self, error: ObjectNotFoundError | ObjectStoreDeniedError) -> bool:
+        if self._opened is not None:
+            raise ObjectChangedError(self._key) from error
+        self._found = fault_of(error)
+        return False
 
     def _copy(self, reader: ObjectReader) -> bool:
         if self._opened is None:

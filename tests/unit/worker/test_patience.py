@@ -13,12 +13,13 @@ from downloadjobs_core.errors import (
     ObjectStoreUnavailableError,
 )
 from downloadjobs_core.file_faults import DENIED
-from downloadjobs_core.objectstore.memory import MemoryObjectStore
-from downloadjobs_core.objectstore.protocol import ObjectStat
+from downloadjobs_core.objectstore.memory import MemoryObjectStore, MemoryReader
+from downloadjobs_core.objectstore.protocol import ObjectReader, ObjectStat
 from downloadjobs_worker import patience, storage_watch
 from downloadjobs_worker.hold import HandBackRequested, Hold, Stop
 from downloadjobs_worker.patience import Tries, patiently, waited_for_storage
 from downloadjobs_worker.planning import plan_files
+from downloadjobs_worker.reading import CHUNK_BYTES, ReadAhead
 from downloadjobs_worker.storage_watch import StorageWatch
 from support_worker import leased, put_files
 
@@ -199,6 +200,69 @@ def test_files_denied_by_a_rotation_are_looked_up_again(clock: list[float]) -> N
     store.stat = stat  # type: ignore[method-assign]
     files = plan_files(store, watched(store, 900), [10, 11], prefix="downloads/", threads=1)
     assert [file.size for file in files] == [len(data) for data in stored.values()]
+
+
+class BreaksOnce(MemoryReader):
+    """Reads a chunk and breaks, and from then on the credentials are refused for a minute."""
+
+    def __init__(self, inner: ObjectReader, store: Storage) -> None:
+        self.stat = inner.stat
+        self._inner = inner
+        self._store = store
+        self._read = False
+
+    def read(self, max_bytes: int) -> bytes:
+        if self._read:
+            self._store.until = self._store.clock[0] + 60
+            raise AWAY
+        self._read = True
+        return self._inner.read(max_bytes)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@pytest.mark.parametrize("in_the_middle", [False, True])
+def test_a_file_denied_by_a_rotation_is_read_on(clock: list[float], in_the_middle: bool) -> None:  # noqa: FBT001
+    """Credentials that go bad after the plan leave no file out and change none: it is read on afterwards."""
+    store = Storage(clock, until=0, fault=ObjectStoreDeniedError("renewed"))
+    stored = put_files(store, {10: 3 * CHUNK_BYTES})
+    hold = watched(store, 900)
+    planned = plan_files(store, hold, [10], prefix="downloads/", threads=1)
+    original = store.open
+    offsets = []
+
+    def opened(key: str, *, offset: int = 0, if_match: str | None = None) -> ObjectReader:
+        store.check()
+        offsets.append(offset)
+        reader = original(key, offset=offset, if_match=if_match)
+        return BreaksOnce(reader, store) if in_the_middle and offset == 0 else reader
+
+    store.open = opened  # type: ignore[method-assign]
+    if not in_the_middle:
+        store.until = 60
+    with ReadAhead(store, hold, planned, 1, CHUNK_BYTES) as ahead:
+        (stream,) = list(ahead)
+        assert stream.opened() == planned[0].found
+        assert b"".join(stream.chunks()) == stored["10.zip"]
+    assert offsets == ([0, CHUNK_BYTES] if in_the_middle else [0])
+    assert clock[0] >= 60
+
+
+def test_one_file_denied_while_it_is_read_is_that_files_fault(clock: list[float]) -> None:
+    """Where storage as a whole answers, a file that is denied when its turn comes is left out."""
+    put_files(store := Storage(clock, until=0), {10: 1})
+    hold = watched(store, 900)
+    planned = plan_files(store, hold, [10], prefix="downloads/", threads=1)
+
+    def denied(_key: str, **_: object) -> ObjectReader:
+        raise ObjectStoreDeniedError("not this one")
+
+    store.open = denied  # type: ignore[method-assign, assignment]
+    with ReadAhead(store, hold, planned, 1, CHUNK_BYTES) as ahead:
+        (stream,) = list(ahead)
+        assert stream.opened() == DENIED
+        assert list(stream.chunks()) == []
 
 
 def test_without_a_watch_nothing_waits(clock: list[float]) -> None:
