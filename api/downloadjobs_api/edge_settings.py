@@ -13,7 +13,7 @@ from pydantic_settings import NoDecode
 from downloadjobs_api import key_sets
 from downloadjobs_api.client_address import Network, parse_networks
 from downloadjobs_api.cors import ANY
-from downloadjobs_core.settings import CommonSettings
+from downloadjobs_core.settings import CertificatesFile, CommonSettings
 
 PRODUCTION_REQUESTS: Final = 100
 OTHER_REQUESTS: Final = 1_000
@@ -110,7 +110,9 @@ class EdgeSettings(CommonSettings):
         None, description="where the issuer's public keys are"
     )
     jwt_jwks_file: FilePath | None = Field(None, description="a file with them, instead of the URL")
-    jwt_ca_file: FilePath | None = Field(None, description="certificates to trust instead of the system's")
+    jwt_ca_file: CertificatesFile | None = Field(
+        None, description="certificates to trust instead of the system's"
+    )
     jwt_issuer: str | None = Field(None, description="in the claim iss")
     jwt_audience: str | None = Field(None, description="in the claim aud")
     jwt_user_claim: str = Field("sub", min_length=1, description="the claim that is the user")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BeforeValidator,
     Field,
@@ -120,6 +122,16 @@ def _ceilings(value: object) -> object:
         ) from None
 
 
+def _certificates(path: Path) -> Path:
+    """A file that nobody can use must show before the first connection fails by it."""
+    try:
+        _ = ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError):
+        raise ValueError("must be a file of certificates in PEM format, each from BEGIN to END") from None
+    return path
+
+
+CertificatesFile = Annotated[FilePath, AfterValidator(_certificates)]
 Ceilings = Annotated[dict[str, Priority], NoDecode, BeforeValidator(_ceilings)]
 Origin = Annotated[str, BeforeValidator(_origin)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -162,7 +174,7 @@ class RedisSettings(BaseSettings):
     redis_username: str | None = None
     redis_password: SecretStr | None = None
     redis_tls: bool = False
-    redis_ca_file: FilePath | None = None
+    redis_ca_file: CertificatesFile | None = None
     redis_sentinels: Annotated[tuple[tuple[str, int], ...] | None, NoDecode, BeforeValidator(_sentinels)] = (
         Field(None, description="host:port of each Sentinel, separated by commas")
     )
@@ -208,7 +220,7 @@ class StorageSettings(CommonSettings):
     s3_bucket_name: Bucket | None = None
     s3_results_bucket: Bucket | None = None
     s3_force_path_style: bool | None = None
-    s3_ca_file: FilePath | None = None
+    s3_ca_file: CertificatesFile | None = None
     s3_public_endpoint: Origin | None = None
     s3_key_prefix: str = "downloads/"
     s3_results_prefix: str = "results/"

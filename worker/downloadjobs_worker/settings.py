@@ -12,6 +12,7 @@ from downloadjobs_core.errors import WebhookKeyError
 from downloadjobs_core.objectstore.protocol import MIN_PART_BYTES
 from downloadjobs_core.settings import (
     METRICS_PORT,
+    CertificatesFile,
     Origin,
     Port,
     QueueSettings,
@@ -78,7 +79,7 @@ class WorkerSettings(
     webhook_retry_seconds: RetryDelays = Field(
         (5, 60, 300, 1_800, 7_200, 21_600, 43_200), description="between the tries of a webhook, with commas"
     )
-    webhook_ca_file: FilePath | None = Field(
+    webhook_ca_file: CertificatesFile | None = Field(
         None, description="certificates to trust beside the system's, for receivers of one's own"
     )
     webhook_proxy: Origin | None = Field(

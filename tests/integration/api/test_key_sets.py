@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from downloadjobs_api import key_sets
 from downloadjobs_api.key_sets import MAX_SET_BYTES, KeySetError, from_url
+from support_webhooks import make_certificate
 
 SET = b'{"keys": []}'
 
@@ -52,6 +55,21 @@ def issuer() -> Iterator[str]:
         thread.join()
 
 
+@pytest.fixture(scope="module")
+def tls_issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of an issuer with a certificate, and the file of who signed that."""
+    served, authority = make_certificate(tmp_path_factory.mktemp("issuer"), "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(served)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Issuer) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_port}", authority
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -60,6 +78,14 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_set_is_read(issuer: str) -> None:
     """A set is what its URL answers."""
     assert from_url(f"{issuer}/good")() == SET
+
+
+def test_an_issuer_of_ones_own_authority(tls_issuer: tuple[str, Path]) -> None:
+    """`JWT_CA_FILE` has an issuer trusted that no public authority knows; without it there is no set."""
+    address, authority = tls_issuer
+    assert from_url(f"{address}/good", authority)() == SET
+    with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+        from_url(f"{address}/good")()
 
 
 @pytest.mark.parametrize(("path", "why"), [("/large", "more than"), ("/moved", "redirects")])

@@ -65,6 +65,23 @@ def test_every_fault_is_named_at_once(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (ApiSettings, "REDIS_CA_FILE"),
+        (ApiSettings, "S3_CA_FILE"),
+        (ApiSettings, "JWT_CA_FILE"),
+        (WorkerSettings, "WEBHOOK_CA_FILE"),
+    ],
+)
+def test_files_of_certificates_hold_some(
+    model: type[BaseSettings], name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file without a certificate is refused at the start, not by the first connection."""
+    (line,) = refused(model, capsys, monkeypatch, **{name: __file__})[1:]
+    assert line.strip().startswith(f"{name}: must be a file of certificates in PEM format")
+
+
 @pytest.mark.parametrize("name", ["REDIS_URL", "S3_SECRET_ACCESS_KEY"])
 def test_secrets_are_never_shown(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
