@@ -29,6 +29,9 @@ from downloadjobs_core.event_stream import position_of
 
 EVENT_STREAM: Final = "text/event-stream"
 
+CACHE_CONTROL: Final = "no-store, no-transform"
+"""A proxy that compresses would hold events back until more come (RFC 9111, 5.2.2.6)."""
+
 COMMENT_SECONDS: Final = 15.0
 """Proxies close what is silent for 30 to 60 s."""
 
@@ -177,7 +180,7 @@ class Streams:
         except BaseException:
             self._live.leave(subscription)
             raise
-        resp.set_header("cache-control", "no-store")
+        resp.set_header("cache-control", CACHE_CONTROL)
         if first.ended and not first.chunks:
             self._live.leave(subscription)
             resp.status = falcon.HTTP_204

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,6 +22,8 @@ class Sent:
     id: str = ""
     event: str = ""
     data: Any = None
+    at: float = field(default=0.0, compare=False)
+    """When it was received, by the monotonic clock."""
 
     @property
     def order(self) -> tuple[int, int]:
@@ -44,6 +47,7 @@ class Parser:
             value = value.removeprefix(" ")
             if line == "":
                 if sent.data is not None:
+                    sent.at = time.monotonic()
                     yield sent
                 sent = Sent()
             elif name == "":

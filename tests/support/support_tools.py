@@ -16,6 +16,9 @@ import pytest
 VARIABLES: Final = {"minio": "MINIO_BINARY"}
 """Tools that may lie outside PATH: the variable with the program's path."""
 
+SERVERS: Final = "/usr/sbin"
+"""Where Debian puts servers; PATH has it for root only."""
+
 
 def require_tool(*names: str) -> str:
     """The path of the first of these programs that is there; else the test skips (or fails).
@@ -24,7 +27,8 @@ def require_tool(*names: str) -> str:
         names: the program's name, and other names it goes by (`7z`, `7zz`).
     """
     for name in names:
-        path = shutil.which(os.environ.get(VARIABLES.get(name, "")) or name)
+        program = os.environ.get(VARIABLES.get(name, "")) or name
+        path = shutil.which(program) or shutil.which(program, path=SERVERS)
         if path is not None:
             return path
     wanted = " or ".join(names)

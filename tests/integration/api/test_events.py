@@ -138,7 +138,7 @@ def test_a_stream_is_a_snapshot_and_then_each_change(live: System, queue: LeaseS
         queue.finish(leased(queue), COMPLETED)
         events = following.to_end()
     assert following.response.headers["content-type"] == "text/event-stream"
-    assert following.response.headers["cache-control"] == "no-store"
+    assert following.response.headers["cache-control"] == "no-store, no-transform"
     assert following.response.headers["x-accel-buffering"] == "no"
     assert following.parser.retries[0] > 0
     assert told(events)[1:] == entries(queue, "j")[1:]
