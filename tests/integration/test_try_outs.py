@@ -101,7 +101,7 @@ def _listens(port: int) -> bool:
 
 
 def test_tokens_can_be_tried(valkey: ValkeyServer, seaweedfs: SeaweedServer, tmp_path: Path) -> None:
-    """A token of one's own issuer is good, with the page's keys and settings; no token, or another's, is not."""
+    """A token of one's own issuer is good, with the page's keys and settings; none, or another's, is not."""
     for tool in ("curl", "openssl"):
         require_tool(tool)
     with running(System(valkey, seaweedfs, tmp_path)) as system:
