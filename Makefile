@@ -40,8 +40,11 @@ demo: .venv/.local ## Run one download job on real servers on this machine, veri
 operator: .venv/.dev ## Run the operator on the kubeconfig's cluster (REDIS_URL=… WATCH_NAMESPACES=default)
 	@$(BIN)/downloadjobs-operator
 
+# Ctrl-C is how `up` ends, so its exit code, 130, is no error. A shell in between would keep make's signals from it.
+UP := import sys; del sys.argv[0]; from downloadjobs_cli.main import run; code = run(); sys.exit(0 if code == 130 else code)
+
 up: .venv/.local ## Start the same servers, print their addresses, run until Ctrl-C
-	@$(BIN)/downloadjobs up $(ARGS)
+	@$(BIN)/python -c '$(UP)' $(BIN)/downloadjobs up $(ARGS)
 
 test: .venv/.dev ## Run the unit and integration tests (some: TESTS=tests/unit ARGS="-k states")
 	$(BIN)/pytest $(TESTS) -m "not slow and not cluster and not load" $(ARGS)

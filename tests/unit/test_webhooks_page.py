@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import json
 import re
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,10 @@ from downloadjobs_core.states import FINISHED, JobState
 from downloadjobs_core.webhook_keys import Signer, read_public_keys, read_signer
 from downloadjobs_core.webhooks import payload
 from downloadjobs_worker.settings import WorkerSettings
+from support_pages import DOCS, code
 from support_webhooks import make_key
 
-PAGE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "webhooks.md").read_text(encoding="utf-8")
 NOW = 1_795_521_626
 BODY = b'{"type":"job.completed"}'
 
@@ -44,9 +48,12 @@ def signer(tmp_path: Path) -> Signer:
 
 @pytest.fixture(scope="module")
 def python() -> dict[str, Any]:
-    """What the page's Python defines."""
+    """What the page's Python defines: what verifies, and the relay that stands on it."""
     names: dict[str, Any] = {}
-    for text in blocks("python"):
+    for text in [
+        *code("webhooks.md", "Receive and verify", "python"),
+        *code("webhooks.md", "Slack", "python"),
+    ]:
         exec(compile(text, "webhooks.md", "exec"), names)  # noqa: S102 - our own page
     return names
 
@@ -174,3 +181,44 @@ def test_the_relay_refuses_what_is_not_genuine(python: dict[str, Any], signer: S
     headers = signer.headers("msg_1", 1, BODY)  # long ago
     slack = "http://127.0.0.1:1/"
     assert python["relay"](headers, BODY, [signer.public[0].standard], slack) == 401
+
+
+@pytest.mark.parametrize(
+    ("state", "members", "told"),
+    [
+        ("completed", {}, "job.completed: job j, 2 of 2 files"),
+        ("completed_with_errors", {"failedFiles": 1}, "job.completed_with_errors: job j, 1 of 2 files"),
+        (
+            "failed",
+            {"error": {"code": "c", "message": "No file is there."}},
+            "job.failed: job j, No file is there.",
+        ),
+        ("cancelled", {}, "job.cancelled: job j"),
+        ("expired", {}, "job.expired: job j"),
+    ],
+)
+def test_the_relay_tells_slack_how_a_job_ended(
+    python: dict[str, Any], signer: Signer, state: str, members: dict[str, Any], told: str
+) -> None:
+    """Files are counted only where there is a result; else Slack is told why there is none."""
+    data = {"jobId": "j", "state": state, "files": 2, "failedFiles": 0, "error": None, **members}
+    body = json.dumps({"type": f"job.{state}", "data": data}).encode()
+    posted: list[bytes] = []
+
+    class Slack(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Slack) as slack:
+        thread = threading.Thread(target=slack.handle_request)
+        thread.start()
+        headers = signer.headers("msg_1", int(time.time()), body)
+        url = f"http://127.0.0.1:{slack.server_port}/"
+        assert python["relay"](headers, body, [signer.public[0].standard], url) == 204
+        thread.join()
+    assert [json.loads(text) for text in posted] == [{"text": told}]
