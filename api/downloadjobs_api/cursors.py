@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import blake2b
 from typing import Final
@@ -10,6 +11,8 @@ from typing import Final
 from downloadjobs_core.jobstore import Position
 
 CHECK_BYTES: Final = 8
+
+SCORE: Final = re.compile(r"[0-9]{1,17}")
 
 MAX_CURSOR: Final = 512
 """Characters; ours have some 90."""
@@ -34,6 +37,8 @@ def position_of(user: str, cursor: str) -> Position | None:
         check, content = raw[:CHECK_BYTES], raw[CHECK_BYTES:]
         created_us, colon, job_id = content.decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
+        return None
+    if not SCORE.fullmatch(created_us):
         return None
     position = Position(created_us, job_id)
     # base64 can be written in several ways; only ours counts.

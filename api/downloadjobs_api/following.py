@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from downloadjobs_api.event_documents import SNAPSHOT, chunk, event_chunk, overview_document, progress_of
@@ -131,9 +132,11 @@ def missed_events(job: Job, kept: Sequence[JobEvent], last: str) -> list[JobEven
         return None
     if position == newest:
         return []
-    # An older release's scripts write the record and not this stream, which then ends with another state.
+    # An older release's scripts write the record and not this list, which then ends with another state.
     if not kept or not kept[0].position <= position or kept[-1].state != job.state:
         return None
+    if any(later.position <= earlier.position for earlier, later in pairwise(kept)):
+        return None  # the stream of all was lost, and Redis' clock went back
     missed = [event for event in kept if event.position > position]
     if job.state is JobState.PROCESSING and newest > max(kept[-1].position, position):
         missed.append(progress_of(job))

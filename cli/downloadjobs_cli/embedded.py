@@ -76,6 +76,7 @@ class ValkeyServer(EmbeddedServer):
             "save": "",
             "appendonly": "yes" if self._append_only else "no",
             "maxmemory-policy": "noeviction",
+            "hash-max-listpack-value": "128",  # docs/durability.md
         }
         return [_valkey_binary(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 

@@ -1,10 +1,11 @@
 """Reads the streams of job events, which the scripts write with every change. `docs/events.md` lists them.
 
-There is one of all jobs, and one of each job's own. An event has the same id in both.
+There is one of all jobs, and a short list of each job's own. An event has the same id in both.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -78,6 +79,13 @@ def _events(entries: Iterable[tuple[str, dict[str, str]]]) -> list[JobEvent]:
     ]
 
 
+def _own_event(job: Job, entry: str) -> JobEvent:
+    """An event out of its job's own list, as `emit` in the scripts writes it."""
+    entry_id, *flat = cast("list[str]", json.loads(entry))
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    return JobEvent(entry_id, job.job_id, fields["kind"], job.user, fields["state"], fields)
+
+
 class EventStream:
     """The stream, from where a reader stands. Methods raise `QueueUnavailableError`."""
 
@@ -112,9 +120,12 @@ class EventStream:
         with translated_errors():
             pipeline = self._redis.pipeline(transaction=True)
             _ = pipeline.hgetall(job_key(job_id))
-            _ = pipeline.xrange(f"{ROOT}:events:{job_id}")
-            values, entries = await pipeline.execute()
-        return Job.from_hash(values) if values else None, _events(entries)
+            _ = pipeline.lrange(f"{ROOT}:history:{job_id}", 0, -1)
+            values, entries = cast("tuple[dict[str, str], list[str]]", await pipeline.execute())
+        if not values:
+            return None, []
+        job = Job.from_hash(values)
+        return job, [_own_event(job, entry) for entry in entries]
 
     async def of_user(self, user: str, limit: int) -> tuple[str, list[Job]]:
         """The newest jobs that a user may see, without their files, and the id of the newest event of all.

@@ -28,12 +28,11 @@ _FLAGS: Final = {
     "shared_said": "no-writes",
     "submit": "",
     "pop": "",
-    "rate": "",
     "suspend": "",
 }
 """How a script is declared to Redis (7 or newer). In a Redis that is full, those without a flag are refused
-before they begin: no job is accepted or started, no request counted. All others end work, which frees memory,
-and are allowed."""
+before they begin: no job is accepted or started. All others are allowed: they end work, which frees memory,
+or count requests, in keys that are small and soon gone."""
 
 _TRANSITIONS_MARK: Final = "--@transitions@--"
 

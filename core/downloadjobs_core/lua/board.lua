@@ -4,7 +4,7 @@
 --
 -- KEYS[1] root            reads result:<digest>, sharers:<key>, writes job:<id>, timeline:<id>, flights, joined*,
 --                         followed, delayed, leased, running_by_user, parked*, waiting*, ready:<priority>,
---                         suspended, wake, events*
+--                         suspended, wake, events, history:<id>
 -- ARGV[1] job id          ARGV[2] token           ARGV[3] digest
 -- ARGV[4] key of a result that is gone from storage, or ''
 -- ARGV[5] what the attempt tells of itself; noted if this ends it

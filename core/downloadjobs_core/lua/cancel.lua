@@ -1,7 +1,7 @@
 -- Cancels a job, wherever it is; an attempt under way loses its token at once.
 --
 -- KEYS[1] root            writes job:<id>, timeline:<id>, ready:<priority>, parked*, delayed, suspended,
---                         waiting*, leased, running_by_user, maintenance, webhook:<call>, webhooks*, events*
+--                         waiting*, leased, running_by_user, maintenance, webhook:<call>, webhooks*, events, history:<id>
 -- ARGV[1] job id          ARGV[2] error code      ARGV[3] error message, for the user
 -- ARGV[4] seconds the record is kept              ARGV[5] us after which what is left is swept
 -- Reply   {1, the state it was in}, {0, its state} if it has ended, or {-1, ''} if there is none

@@ -1,6 +1,6 @@
 -- Forgets a dead letter, record and all.
 --
--- KEYS[1] root            writes dead, job:<id>, timeline:<id>, user:<user>:jobs, events*
+-- KEYS[1] root            writes dead, job:<id>, timeline:<id>, user:<user>:jobs, events, history:<id>
 -- ARGV[1] job id
 -- Reply   1, or 0 if it is no dead letter
 
@@ -10,6 +10,6 @@ local user = redis.call('HGET', job_key(id), 'user')
 if user then
   redis.call('ZREM', key('user:' .. user .. ':jobs'), id)
   emit(id, 'dropped', 'failed', now_us(), 'user', user)
-  redis.call('DEL', job_key(id), key('events:' .. id), key('timeline:' .. id))
+  redis.call('DEL', job_key(id), history_key(id), key('timeline:' .. id))
 end
 return 1

@@ -1,6 +1,6 @@
 -- Queues a dead letter again, with its counts begun anew.
 --
--- KEYS[1] root            writes dead, job:<id>, timeline:<id>, waiting*, ready:<priority>, wake, events*
+-- KEYS[1] root            writes dead, job:<id>, timeline:<id>, waiting*, ready:<priority>, wake, events, history:<id>
 -- ARGV[1] job id
 -- Reply   1, or 0 if it is no dead letter
 

@@ -1,6 +1,6 @@
 -- Marks a result as expired, after its object was removed.
 --
--- KEYS[1] root            writes expiring, job:<id>, webhook:<call>, webhooks*, events*
+-- KEYS[1] root            writes expiring, job:<id>, webhook:<call>, webhooks*, events, history:<id>
 -- ARGV[1] job id
 -- Reply   1, or 0 if the job has no result any more
 

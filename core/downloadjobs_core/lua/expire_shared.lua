@@ -1,7 +1,7 @@
 -- Ends the time of those who share a result and whose time with it is over, and says whether any is left. If none
 -- is, nobody can come to share it any more, and its object can be removed.
 --
--- KEYS[1] root            writes shared, sharers:<key>, job:<id>, webhook:<call>, webhooks*, events*
+-- KEYS[1] root            writes shared, sharers:<key>, job:<id>, webhook:<call>, webhooks*, events, history:<id>
 -- ARGV[1] the result's key
 -- ARGV[2] the most jobs to end
 -- Reply   {jobs that have expired, 1 if none shares it any more}

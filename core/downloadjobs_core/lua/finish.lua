@@ -5,7 +5,7 @@
 --
 -- KEYS[1] root            writes job:<id>, timeline:<id>, leased, running_by_user, parked*, expiring,
 --                         maintenance, finish:<priority>, queue, shared, sharers:<key>, result:<digest>, flights,
---                         joined*, delayed, followed, webhook:<call>, webhooks*, events*
+--                         joined*, delayed, followed, webhook:<call>, webhooks*, events, history:<id>
 -- ARGV[1] job id          ARGV[2] token
 -- ARGV[3] state           a finished one
 -- ARGV[4] us the result is kept, 0 for none       ARGV[5] seconds the record is kept

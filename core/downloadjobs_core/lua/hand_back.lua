@@ -1,7 +1,7 @@
 -- Gives a job back unfinished, to the front of its class, without counting the delivery (a drain).
 --
 -- KEYS[1] root            writes job:<id>, timeline:<id>, leased, running_by_user, parked*, waiting*,
---                         ready:<priority>, suspended, maintenance, wake, events*
+--                         ready:<priority>, suspended, maintenance, wake, events, history:<id>
 -- ARGV[1] job id          ARGV[2] token           ARGV[3] what the attempt tells of itself
 -- Reply   1 (also when this attempt did it before), or 0 if the token was refused
 

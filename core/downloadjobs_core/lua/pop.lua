@@ -4,7 +4,7 @@
 -- fenced, because it shall be removed (fence.lua), gets nothing.
 --
 -- KEYS[1] root            reads and writes ready:<priority>, parked*, maintenance, job:<id>, leased, queue,
---                         finish:<priority>, waiting*, running_by_user, fenced, events*
+--                         finish:<priority>, waiting*, running_by_user, fenced, events, history:<id>
 -- ARGV[1] worker          who takes it, shown to users
 -- ARGV[2] lease in us     until when it is this worker's without a renewal
 -- ARGV[3] jobs that one user may run at once

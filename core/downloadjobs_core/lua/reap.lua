@@ -1,7 +1,7 @@
 -- Takes back jobs whose lease ran out: to the front of their class, or, after too many deliveries, dead.
 --
 -- KEYS[1] root            writes leased, job:<id>, timeline:<id>, running_by_user, parked*, waiting*,
---                         ready:<priority>, suspended, dead, maintenance, wake, webhook:<call>, webhooks*, events*
+--                         ready:<priority>, suspended, dead, maintenance, wake, webhook:<call>, webhooks*, events, history:<id>
 -- ARGV[1] the most jobs to take back
 -- ARGV[2] deliveries without an outcome after which a job is a dead letter
 -- ARGV[3] seconds the record of a dead job is kept

@@ -1,6 +1,6 @@
 -- Lets a suspended job go on, at the place that its submission gave it.
 --
--- KEYS[1] root            writes job:<id>, timeline:<id>, suspended, ready:<priority>, wake, events*
+-- KEYS[1] root            writes job:<id>, timeline:<id>, suspended, ready:<priority>, wake, events, history:<id>
 -- ARGV[1] job id
 -- Reply   {1, its state}, {0, its state} if it has ended, or {-1, ''} if there is none
 

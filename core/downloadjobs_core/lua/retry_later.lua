@@ -1,7 +1,7 @@
 -- Ends an attempt that failed and places the job's next one, together.
 --
 -- KEYS[1] root            writes job:<id>, timeline:<id>, leased, running_by_user, parked*, waiting*,
---                         delayed, suspended, finish:<priority>, events*
+--                         delayed, suspended, finish:<priority>, events, history:<id>
 -- ARGV[1] job id          ARGV[2] token           ARGV[3] delay in us
 -- ARGV[4] error code      ARGV[5] error message   ARGV[6] what the attempt tells of itself
 -- Reply   1 (also when this attempt did it before), or 0 if the token was refused

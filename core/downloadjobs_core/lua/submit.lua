@@ -7,7 +7,7 @@
 -- from the moment that there is one. It keeps the first answer too, so that each repetition gets the same.
 --
 -- KEYS[1] root            writes job:<id>, ready:<priority>, finish:<priority>, waiting, waiting_by_user,
---                         user:<user>:jobs, suspended, wake, events*, queue, maintenance, idempotency:<digest>
+--                         user:<user>:jobs, suspended, wake, events, history:<id>, queue, maintenance, idempotency:<digest>
 -- ARGV[1] job id          ARGV[2] user            ARGV[3] priority
 -- ARGV[4] distinct files  ARGV[5] the most jobs of one user that may wait
 -- ARGV[6] seconds that a record is kept after its end; the list of a user's jobs, twice that after the last

@@ -1,6 +1,6 @@
 -- Holds a job before it starts. One that runs goes on, and is held if it comes back to the queue.
 --
--- KEYS[1] root            writes job:<id>, timeline:<id>, ready:<priority>, parked*, delayed, suspended, events*
+-- KEYS[1] root            writes job:<id>, timeline:<id>, ready:<priority>, parked*, delayed, suspended, events, history:<id>
 -- ARGV[1] job id
 -- Reply   {1, its state}, {0, its state} if it has ended, or {-1, ''} if there is none
 

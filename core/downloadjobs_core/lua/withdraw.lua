@@ -5,7 +5,7 @@
 --
 -- KEYS[1] root            writes job:<id>, timeline:<id>, ready:<priority>, parked*, delayed, suspended,
 --                         waiting*, leased, running_by_user, expiring, shared, sharers:<key>, flights, joined*,
---                         followed, wake, maintenance, webhook:<call>, webhooks*, events*
+--                         followed, wake, maintenance, webhook:<call>, webhooks*, events, history:<id>
 -- ARGV[1] job id          ARGV[2] error code      ARGV[3] error message, for the user
 -- ARGV[4] seconds the record is kept              ARGV[5] us after which what is left is swept
 -- ARGV[6] 1 to remove the result

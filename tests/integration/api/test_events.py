@@ -213,13 +213,13 @@ def test_events_past_the_cap_mean_a_snapshot(live: System, queue: LeaseStore) ->
     for _ in range(60):
         scripts.run("suspend", "j")
         scripts.run("resume", "j")
-    assert queue.redis.xlen("{downloadjobs}:events:j") == 100
+    assert queue.redis.llen("{downloadjobs}:history:j") == 100
     with of_job(live, "j", last=first) as following:
         assert following.wait_for("snapshot").id == entries(queue, "j")[-1][0]
 
 
 def test_events_go_with_the_record(live: System, queue: LeaseStore) -> None:
-    """A job's own stream lives as long as its record does, and is dropped with it."""
+    """A job's own events live as long as its record does, and are dropped with it."""
     for name in ("ended", "cancelled", "dead"):
         submitted(queue, name)
     queue.finish(leased(queue), COMPLETED)
@@ -227,7 +227,7 @@ def test_events_go_with_the_record(live: System, queue: LeaseStore) -> None:
     scripts.run("cancel", "cancelled", "cancelled", "", CANCELLED_KEPT, 1_000_000)
     for name in ("ended", "cancelled"):
         ttl = queue.redis.ttl(job_key(name))
-        assert ttl - 2 <= queue.redis.ttl(f"{{downloadjobs}}:events:{name}") <= ttl
+        assert ttl - 2 <= queue.redis.ttl(f"{{downloadjobs}}:history:{name}") <= ttl
     queue.redis.hset(job_key("dead"), "deliveries", "9")
     leased(queue)
     queue.redis.zadd("{downloadjobs}:leased", {"dead": 1})
@@ -235,7 +235,7 @@ def test_events_go_with_the_record(live: System, queue: LeaseStore) -> None:
     with of_job(live, "dead") as following:
         assert following.to_end()[0].data["state"] == "failed"
     scripts.run("dead_drop", "dead")
-    assert not queue.redis.exists("{downloadjobs}:events:dead", job_key("dead"))
+    assert not queue.redis.exists("{downloadjobs}:history:dead", job_key("dead"))
     assert get(live, "/v1/jobs/dead/events").status_code == 404
 
 

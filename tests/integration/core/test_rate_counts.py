@@ -49,6 +49,20 @@ async def calls(client: redis.asyncio.Redis) -> int:
     return int(stats.get("cmdstat_evalsha", {"calls": 0})["calls"])
 
 
+def test_a_full_redis_counts(valkey: ValkeyServer) -> None:
+    """Whoever fills Redis is limited still: a count takes next to no memory, and is soon gone."""
+
+    async def look(client: redis.asyncio.Redis) -> None:
+        counts = RateCounts(client, window_ms=60_000, most=1000)
+        await client.config_set("maxmemory", "1")
+        try:
+            assert [await used(counts.take("name")) for _ in range(3)] == [1, 2, 3]
+        finally:
+            await client.config_set("maxmemory", "0")
+
+    with_redis(valkey, look)
+
+
 def test_requests_of_one_tick_are_one_call(valkey: ValkeyServer) -> None:
     """A hundred requests of four names go to Redis once, and each has a number of its own."""
 

@@ -26,6 +26,12 @@ def test_a_cursor_leads_back(user: str, position: Position) -> None:
     assert all(char.isalnum() or char in "-_" for char in cursor)
 
 
+@pytest.mark.parametrize("score", ["abc", "nan", "inf", "(1", "-1", "1e9", "", "1" * 18, "1.5", "\u0661"])
+def test_a_hand_made_cursor_names_a_moment(score: str) -> None:
+    """The check is no secret, so whoever makes a cursor may put anything into it: only a moment is taken."""
+    assert position_of("ada", cursor_of("ada", Position(score, "job"))) is None
+
+
 @given(USERS, POSITIONS, st.data())
 def test_a_changed_cursor_is_none(user: str, position: Position, data: st.DataObject) -> None:
     """One character of it that is another, is missing or too many, and it is refused."""

@@ -17,7 +17,7 @@ local WAKE_LIMIT = 1024        -- tokens in the wake list; more than slots that 
 local EVENTS_LIMIT = 100000    -- events kept in the stream, about; a reader further behind resyncs
 local TIMELINE_LIMIT = 2000    -- entries of one job's timeline; docs/timeline.md
 local OWN_EVENTS_LIMIT = 100   -- events kept of each job, progress not counted
-local OWN_EVENTS_SECONDS = 604800      -- since its last change, while the job goes on
+local OWN_EVENTS_SECONDS = 604800      -- since the first of them, while the job goes on
 local PROGRESS = {'files_done', 'files_total', 'files_failed', 'bytes_done', 'bytes_total'}
 local FIRST_SERVICE_US = 10000000   -- what a job is taken to last before one has ended
 local NEWEST_WEIGHT = 1 / 8    -- of the newest value in a running mean
@@ -29,6 +29,7 @@ local ALLOWED = {--@transitions@--}
 
 local function key(name) return root .. ':' .. name end
 local function job_key(id) return root .. ':job:' .. id end
+local function history_key(id) return root .. ':history:' .. id end
 local function int(number) return string.format('%.0f', number) end
 local function ready_key(priority) return key('ready:' .. priority) end
 local function parked_key(user, priority) return key('parked:' .. priority .. ':' .. user) end
@@ -58,8 +59,9 @@ end
 
 -- Tells of a job's change: the operator, streams to clients, and webhooks. Called once its record is written,
 -- from which it takes how far the job is. The record keeps the event's id: whoever reads it knows which events it
--- shows. All but progress, of which only the last matters, stands in the job's own stream too, for clients that
--- come back; it goes with the record, and without it they begin anew.
+-- shows. All but progress, of which only the last matters, stands in a list of the job's own too, for clients that
+-- come back: each as JSON, its id and then its fields, without what is the job's for ever. (A stream would take
+-- 4 kB for each job.) It goes with the record, and without it they begin anew.
 local function emit(id, kind, state, now, ...)
   local fields = {'job', id, 'kind', kind, 'state', state, 'at_us', int(now), ...}
   local job = redis.call('HMGET', job_key(id), 'reader', unpack(PROGRESS))
@@ -70,14 +72,18 @@ local function emit(id, kind, state, now, ...)
   local entry = redis.call('XADD', key('events'), 'MAXLEN', '~', EVENTS_LIMIT, '*', unpack(fields))
   redis.call('HSET', job_key(id), 'event', entry)
   if kind == 'progress' then return end
-  local own = key('events:' .. id)
-  local added = redis.pcall('XADD', own, 'MAXLEN', OWN_EVENTS_LIMIT, entry, unpack(fields))
-  if type(added) == 'table' then       -- ids went back: the stream `events` was lost, and the clock is behind
-    redis.call('DEL', own)
-    redis.call('XADD', own, entry, unpack(fields))
+  local own = {entry}
+  for i = 3, #fields, 2 do
+    if fields[i] ~= 'user' and fields[i] ~= 'reader' then
+      own[#own + 1], own[#own + 2] = fields[i], tostring(fields[i + 1])
+    end
   end
-  local left = redis.call('TTL', job_key(id))
-  redis.call('EXPIRE', own, left > 0 and left or OWN_EVENTS_SECONDS)
+  local length = redis.call('RPUSH', history_key(id), cjson.encode(own))
+  if length > OWN_EVENTS_LIMIT then redis.call('LTRIM', history_key(id), -OWN_EVENTS_LIMIT, -1) end
+  if length == 1 then
+    local left = redis.call('TTL', job_key(id))
+    redis.call('EXPIRE', history_key(id), left > 0 and left or OWN_EVENTS_SECONDS)
+  end
 end
 
 -- A running mean after one more value; `old` is false before the first.
@@ -246,9 +252,10 @@ local function note_stages(id, token, stages)
   if stages ~= '' then note(id, 'stages ' .. token .. '\n' .. stages) end
 end
 
--- Has a job's record, and its timeline, go after so many seconds.
+-- Has a job's record, and what stands beside it, go after so many seconds.
 local function keep_for(id, seconds)
   redis.call('EXPIRE', job_key(id), seconds)
+  redis.call('EXPIRE', history_key(id), seconds)
   redis.call('EXPIRE', key('timeline:' .. id), seconds)
 end
 
