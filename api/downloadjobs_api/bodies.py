@@ -95,11 +95,9 @@ async def read_body(req: falcon.asgi.Request, model: type[Model]) -> Model:
         raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json.")
     if (req.get_header("content-encoding") or "identity").lower() != "identity":
         raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding.")
-    if req.content_length is not None and req.content_length > MAX_BODY_BYTES:
-        raise _too_large()
     body = await req.stream.read(MAX_BODY_BYTES + 1)
     if len(body) > MAX_BODY_BYTES:
-        raise _too_large()
+        raise too_large()
     if req.content_length is not None and len(body) != req.content_length:
         raise ProblemError(BAD_REQUEST, "The body is shorter than its Content-Length.")
     try:
@@ -128,7 +126,8 @@ def _number(digits: str) -> float:
     return int(number) if number.is_integer() and abs(number) <= EXACT else number
 
 
-def _too_large() -> ProblemError:
+def too_large() -> ProblemError:
+    """What refuses a body over `MAX_BODY_BYTES`: here, or by the server where its length is announced."""
     # The rest of the body is not read, so the connection cannot be used again.
     return ProblemError(
         BODY_TOO_LARGE, f"A body may have {MAX_BODY_BYTES} bytes at most.", headers={"Connection": "close"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from downloadjobs_api.cors import EXPOSED, REQUEST_HEADERS
 from downloadjobs_api.drain import Drain
 from downloadjobs_api.settings import ApiSettings
 from downloadjobs_cli.embedded import SeaweedServer, ValkeyServer
-from support_api_process import Wire
+from support_api_process import Answer, Wire
 from support_processes import System, running
 from support_servers import killed_after
 from support_worker import eventually
@@ -196,6 +197,20 @@ def test_what_the_server_refuses_may_be_read_too(limited: System) -> None:
     assert answer.headers["access-control-allow-origin"] == PAGE
 
 
+def dripped(wire: Wire, part: str) -> Answer:
+    """The answer to a request that is sent a part of over and over."""
+    wire.socket.settimeout(0.1)
+    for _ in range(100):
+        wire.send(part)
+        try:
+            if wire.socket.recv(1, socket.MSG_PEEK):
+                break
+        except TimeoutError:
+            continue
+    wire.socket.settimeout(10)
+    return wire.answer()
+
+
 def test_a_body_that_trickles_ends(limited: System) -> None:
     """A body that is not whole in time is answered with 408, however steadily its bytes come."""
     with Wire(limited.port) as wire:
@@ -204,19 +219,21 @@ def test_a_body_that_trickles_ends(limited: System) -> None:
             "Content-Length: 1000\r\n\r\n"
         )
         started = time.monotonic()
-        wire.socket.settimeout(0.1)
-        while time.monotonic() - started < 10:
-            wire.send(" ")
-            try:
-                if wire.socket.recv(1, 2):  # MSG_PEEK: the answer has begun
-                    break
-            except TimeoutError:
-                continue
-        wire.socket.settimeout(10)
-        answer = wire.answer()
+        answer = dripped(wire, " ")
     assert answer.status == 408
     assert answer.json["error"] == "body-too-slow"
     assert answer.headers["connection"] == "close"
+    assert 1 <= time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize("path", [INITIATE, "/nowhere"])
+def test_a_body_that_never_begins_ends(limited: System, path: str) -> None:
+    """Whoever sends the beginning of a chunk's size over and over, has the time of a request, user or not."""
+    with Wire(limited.port) as wire:
+        wire.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        started = time.monotonic()
+        answer = dripped(wire, "0")
+    assert (answer.status, answer.json["error"]) == (408, "body-too-slow")
     assert 1 <= time.monotonic() - started < 8
 
 
