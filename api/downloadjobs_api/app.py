@@ -125,7 +125,12 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         dashboard.paths() if settings.dashboard_enabled else frozenset(),
     )
     waiting = Waiting(
-        downloads, live, gate.admit, longest=settings.long_poll_max_seconds, most=settings.sse_max_streams
+        downloads,
+        live,
+        gate.admit,
+        longest=settings.long_poll_max_seconds,
+        most=settings.sse_max_streams,
+        most_of_a_user=settings.sse_max_streams_per_user,
     )
     deadlines = Deadlines(settings.request_timeout_ms / 1000)
 
