@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import falcon.asgi
 from prometheus_client import CollectorRegistry
 
-from downloadjobs_api import problems, resources
+from downloadjobs_api import dashboard, problems, resources
 from downloadjobs_api.callbacks import Callbacks
 from downloadjobs_api.client_address import ClientAddresses
 from downloadjobs_api.deadlines import Deadlines, Router
@@ -122,9 +122,15 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         RateLimits(
             counts, window_ms=settings.rate_limit_window_ms, most=settings.rate_limit, metrics=metrics
         ),
+        dashboard.paths() if settings.dashboard_enabled else frozenset(),
     )
     waiting = Waiting(
-        downloads, live, gate.admit, longest=settings.long_poll_max_seconds, most=settings.sse_max_streams
+        downloads,
+        live,
+        gate.admit,
+        longest=settings.long_poll_max_seconds,
+        most=settings.sse_max_streams,
+        most_of_a_user=settings.sse_max_streams_per_user,
     )
     deadlines = Deadlines(settings.request_timeout_ms / 1000)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any, Final
 
 import falcon
@@ -38,14 +39,30 @@ _TYPES: Final = {
 }
 
 
+PATH: Final = "/dashboard"
+CONFIG: Final = "config.json"
+
+
+def paths() -> frozenset[str]:
+    """The page and all that it consists of."""
+    names = (file.name for file in _files())
+    return frozenset({PATH, f"{PATH}/{CONFIG}", *(f"{PATH}/{name}" for name in names)})
+
+
+def _files() -> list[Traversable]:
+    found = (resources.files("downloadjobs_api") / "dashboard_assets").iterdir()
+    return [file for file in found if _media_type(file.name)]
+
+
+def _media_type(name: str) -> str:
+    return _TYPES.get(f".{name.rpartition('.')[2]}", "")
+
+
 def load_assets() -> Mapping[str, FixedAnswer]:
     """The page and its assets, by their names."""
-    found = {}
-    for file in (resources.files("downloadjobs_api") / "dashboard_assets").iterdir():
-        media_type = _TYPES.get(f".{file.name.rpartition('.')[2]}")
-        if media_type is not None:
-            found[file.name] = FixedAnswer(file.read_bytes(), media_type, policy=POLICY)
-    return found
+    return {
+        file.name: FixedAnswer(file.read_bytes(), _media_type(file.name), policy=POLICY) for file in _files()
+    }
 
 
 class Dashboard:

@@ -21,30 +21,41 @@ Responder = Callable[..., Awaitable[None]]
 UNLIMITED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """What the platform asks, and must be answered."""
 
-PAGE: Final = "/dashboard"
-"""The page's files, some twenty a load; what it then asks for counts as everybody's."""
-
 
 class Gate:
     """Falcon middleware; it stands behind `RequestContext` and before every other.
 
     The request is counted while its responder works, if that only reads Redis: its resource says so by
     `reads_only = True`. Otherwise the responder waits until it is known that the request is allowed.
+
+    Args:
+        identity: knows who asks.
+        addresses: of those who are not signed in.
+        limits: counts requests.
+        files: paths of what pages consist of, some twenty a load. Like `UNLIMITED` they need no user, nor are
+            they counted; what the page then asks for counts as everybody's.
     """
 
-    def __init__(self, identity: Identity, addresses: ClientAddresses, limits: RateLimits) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        addresses: ClientAddresses,
+        limits: RateLimits,
+        files: frozenset[str] = frozenset(),
+    ) -> None:
         self._identity = identity
+        self._free = UNLIMITED | files
         self._addresses = addresses
         self._heeds_proxies = addresses.heeds()
         self._take = limits.take
         self._judge = limits.judge
 
     async def process_request(self, req: Request, resp: falcon.asgi.Response) -> None:
-        """Find out who asks, count it, and answer preflights."""
+        """Find out who asks, count it, and answer preflights; but for what needs neither user nor limit."""
+        if req.path in self._free:
+            return
         if (signing_in := self._identity.sign_in(req)) is not None:
             await signing_in
-        if req.path in UNLIMITED or req.path.startswith(PAGE):
-            return
         req.limited = True
         user = req.user
         req.ticket = self._take(f"user:{user}" if user is not None else self._address(req))

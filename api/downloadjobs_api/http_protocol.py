@@ -4,6 +4,9 @@ What it adds to uvicorn's:
 
 - A client has a time for the head of a request, for each next part of its body, and to take an answer.
   One sweep over all connections looks at their deadlines, which costs less than uvicorn's timer a request.
+  Only the body's own bytes count: of a chunk's size or extension the app learns nothing, so that none of
+  its own limits would end a request that consists of them.
+- A body whose length is too large is refused before it is read, or invited by 100 (Continue).
 - The request target and the head have a size (llhttp and httptools have no limits).
 - What the server refuses is answered as the app answers: RFC 9457, after the answers that are due.
 - Framing that two readers may understand differently is refused (RFC 9112 sections 6.1 and 11.2).
@@ -27,8 +30,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from downloadjobs_api.bodies import MAX_BODY_BYTES, too_large
 from downloadjobs_api.exchange import Exchange, closing_answer, head_of, request_id_in, trace_id_in
-from downloadjobs_api.problems import BAD_REQUEST, Kind, ProblemError
+from downloadjobs_api.problems import BAD_REQUEST, BODY_TOO_SLOW, Kind, ProblemError
 from downloadjobs_core.logs import logger
 
 MAX_TARGET_BYTES: Final = 16 * 1024
@@ -69,6 +73,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     body_seconds: ClassVar[float] = 30
     """For each next part of a body, as long as the app takes what comes."""
+
+    request_seconds: ClassVar[float] = math.inf
+    """For the first part of a body, if that is less: the app hears of a request when that has come, and then
+    ends by itself what takes too long. The setting `REQUEST_TIMEOUT_MS`."""
 
     linger_seconds: ClassVar[float] = 5
     """What still comes after an answer that was earlier than its request's end is read and dropped for so
@@ -126,10 +134,17 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(error)
         else:
             if self._owed:
-                waits = self.cycle.more_body
-                self._deadline = self.loop.time() + self.body_seconds if waits else math.inf
+                self._deadline = self._renewed() if self.cycle.more_body else math.inf
             elif self._in_head and not in_head and self._served:
                 self._deadline = self.loop.time() + self.head_seconds
+
+    def _renewed(self) -> float:
+        """The deadline after something came: a new one if that made a head whole, or was of a body."""
+        return self._deadline if self._silent_bytes else self._body_deadline(self.loop.time())
+
+    def _body_deadline(self, now: float) -> float:
+        """When the next part of the newest request's body must have come."""
+        return now + (self.body_seconds if self.cycle.body else min(self.body_seconds, self.request_seconds))
 
     def _read_again(self, rest: bytes) -> None:
         """Parse a request that asked for an upgrade once more, as if it had not.
@@ -177,6 +192,8 @@ class HttpProtocol(HttpToolsProtocol):
             if scope["method"] == "CONNECT":
                 raise _malformed("This is no proxy.")
             return  # `data_received` reads it again
+        if b"content-length" in fields and int(fields[b"content-length"]) > MAX_BODY_BYTES:
+            raise too_large()
         self.headers = []  # trailer fields go here, and nowhere else
         if not current:
             scope["http_version"] = version
@@ -254,7 +271,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._deadline = now + self.body_seconds if self.cycle.more_body else math.inf
+            self._deadline = self._body_deadline(now) if self.cycle.more_body else math.inf
             self._start_asgi_task(*self.pipeline.pop())
             return
         self._owed = False
@@ -278,7 +295,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._write_deadline = math.inf
 
     def expire(self, now: float) -> None:
-        """Close the connection if its client has let its time run out.
+        """End what a client has let its time run out for: its request by an answer, or the connection.
 
         Args:
             now: the loop's time.
@@ -291,6 +308,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
         elif self.flow.read_paused:
             self._deadline = now + self.body_seconds  # the app is slower than its client
+            return
+        elif self._owed and self.cycle.more_body and not self.cycle.response_started and not self._deaf:
+            self._refuse(ProblemError(BODY_TOO_SLOW, "The body did not arrive in time."))
             return
         else:
             self.transport.close()
@@ -315,6 +335,7 @@ class HttpProtocol(HttpToolsProtocol):
             status, self.server_state.default_headers, headers, asked=self.scope["headers"]
         )
         self._refusal += body
+        self._deadline = math.inf
         if not self._owed:
             self._send_refusal(self._refusal)
         elif self.cycle.more_body:
@@ -327,8 +348,10 @@ class HttpProtocol(HttpToolsProtocol):
         exchange.message_event.set()
         if self.pipeline:
             self.pipeline.popleft()  # it is the newest, and was not started
+            exchange.more_body = False  # so that no time runs while the answers before it are due
         elif exchange.response_started:
             self.transport.close()
+            self._deadline = self.loop.time() + self.linger_seconds
         elif self._refusal is not None:
             self._send_refusal(self._refusal)
 

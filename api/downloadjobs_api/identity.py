@@ -73,7 +73,7 @@ class Identity:
             req.refusal = _no_token() if not malformed else _bad_token("It is not one token.")
             return
         try:
-            user = await tokens.user_of(token.group(1))
+            user, until = await tokens.verified(token.group(1))
         except TokenError as error:
             req.refusal = _bad_token(str(error))
         except KeysUnavailableError:
@@ -88,7 +88,7 @@ class Identity:
             elif user.startswith(RESERVED_PREFIX):
                 req.refusal = _reserved()
             else:
-                req.user = user
+                req.user, req.until = user, until
 
     def user(self, req: Request) -> str:
         """The request's user.

@@ -107,7 +107,7 @@ class Live:
         self._by_job: dict[str, set[Subscription]] = {}
         self._by_user: dict[str, set[Subscription]] = {}
         self._counts: Counter[Follower] = Counter()
-        self._streams_by_user: Counter[str] = Counter()
+        self._of_users: Counter[tuple[str, bool]] = Counter()
         self._reading: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._needed_at = 0.0
@@ -119,7 +119,11 @@ class Live:
 
     def streams_of(self, user: str) -> int:
         """How many streams a user has open."""
-        return self._streams_by_user[user]
+        return self._of_users[user, False]
+
+    def waits_of(self, user: str) -> int:
+        """How many of a user's requests wait for news."""
+        return self._of_users[user, True]
 
     async def subscribe(self, kind: Follower, user: str, job_id: str = "") -> Subscription:
         """Begin to collect events. Whoever reads the record after this, misses none. End it with `leave`.
@@ -130,9 +134,7 @@ class Live:
         subscription = Subscription(kind, job_id, user)
         group, name = self._group(subscription)
         group.setdefault(name, set()).add(subscription)
-        self._count(kind, 1)
-        if kind is not Follower.WAIT:
-            self._streams_by_user[user] += 1
+        self._count(subscription, 1)
         if self._drain.begun:
             subscription.close()
             return subscription
@@ -159,15 +161,17 @@ class Live:
         members.discard(subscription)
         if not members:
             del group[name]
-        self._count(subscription.kind, -1)
-        if subscription.kind is not Follower.WAIT:
-            self._streams_by_user[subscription.user] -= 1
-            self._streams_by_user += Counter()  # without users who have none
+        self._count(subscription, -1)
         self._needed_at = time.monotonic()
 
-    def _count(self, kind: Follower, by: int) -> None:
+    def _count(self, subscription: Subscription, by: int) -> None:
+        kind = subscription.kind
         self._counts[kind] += by
         self._metrics.following(kind, self._counts[kind])
+        user = (subscription.user, kind is Follower.WAIT)
+        self._of_users[user] += by
+        if not self._of_users[user]:
+            del self._of_users[user]
 
     def _group(self, subscription: Subscription) -> tuple[dict[str, set[Subscription]], str]:
         if subscription.job_id:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import re
 import time
@@ -53,6 +54,9 @@ class Request(falcon.asgi.Request):
 
     user: str | None = None
     """Who asks, once `Identity.sign_in` knows."""
+
+    until = math.inf
+    """When the token ends that says so, as `time.time` tells it: nothing is held open for longer."""
 
     refusal: ProblemError | None = None
     """Why nobody is signed in, where that is more than a missing header."""

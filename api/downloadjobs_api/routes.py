@@ -10,7 +10,14 @@ import falcon.asgi
 from downloadjobs_api import openapi, reference, resources
 from downloadjobs_api.callbacks import Callbacks, WebhookKey
 from downloadjobs_api.claims import Claims
-from downloadjobs_api.dashboard import Dashboard, DashboardConfig, dashboard_config, load_assets
+from downloadjobs_api.dashboard import (
+    CONFIG,
+    PATH,
+    Dashboard,
+    DashboardConfig,
+    dashboard_config,
+    load_assets,
+)
 from downloadjobs_api.downloads import Downloads
 from downloadjobs_api.drain import Drain
 from downloadjobs_api.following import Following
@@ -93,6 +100,6 @@ def _add_jobs(app: falcon.asgi.App[Any, Any], services: Services) -> None:
 def _add_dashboard(app: falcon.asgi.App[Any, Any], services: Services, settings: ApiSettings) -> None:
     dashboard = Dashboard(load_assets())
     config = DashboardConfig(dashboard_config(settings, mock_storage=services.mock_files is not None))
-    app.add_route("/dashboard", dashboard)
-    app.add_route("/dashboard/{name}", dashboard)
-    app.add_route("/dashboard/config.json", config)
+    app.add_route(PATH, dashboard)
+    app.add_route(f"{PATH}/{{name}}", dashboard)
+    app.add_route(f"{PATH}/{CONFIG}", config)

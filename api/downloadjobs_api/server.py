@@ -241,6 +241,7 @@ class _Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn_worker has no typ
         pages = {"/metrics": lambda accept: metrics_page(registry, accept)}
         SidePort(self.app.side_listener, pages).start()
         share(Cors(self.app.settings.cors_origins))
+        self.app.protocol.request_seconds = self.app.settings.request_timeout_ms / 1000
         self.wsgi = self.app.create_app(self.app.settings, self._drain)
 
     def init_signals(self) -> None:

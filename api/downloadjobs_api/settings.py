@@ -66,7 +66,9 @@ class ApiSettings(
     sse_max_streams: int = Field(
         1_000, ge=0, description="event streams open at once in one worker process, and as many requests held"
     )
-    sse_max_streams_per_user: int = Field(50, ge=1, description="of them, one user's; more get 429")
+    sse_max_streams_per_user: int = Field(
+        50, ge=1, description="of each, one user's; one stream more gets 429"
+    )
     long_poll_max_seconds: float = Field(
         50,
         ge=0,

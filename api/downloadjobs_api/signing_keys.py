@@ -16,7 +16,7 @@ from typing import Final
 import jwt
 
 from downloadjobs_api.identity import KeysUnavailableError
-from downloadjobs_api.key_sets import KEY_TYPES, Jwk, KeySetError, Load, parse
+from downloadjobs_api.key_sets import FETCH_SECONDS, KEY_TYPES, Jwk, Load, parse
 from downloadjobs_core import logs
 
 FRESH_SECONDS: Final = 300.0
@@ -24,6 +24,12 @@ FRESH_SECONDS: Final = 300.0
 
 PAUSE_SECONDS: Final = 10.0
 """Between two readings, whatever tokens ask for, and whether they succeed or not."""
+
+READ_SECONDS: Final = FETCH_SECONDS + 1
+"""For which requests wait for a reading, whatever its thread hangs in, such as the look-up of a name."""
+
+MAX_REASON: Final = 200
+"""Characters of the log's `error`; the fault may quote what the issuer sent."""
 
 log = logs.logger(__name__)
 
@@ -38,6 +44,7 @@ class SigningKeys:
         self._read_at = -FRESH_SECONDS
         self._tried_at = -PAUSE_SECONDS
         self._reading: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[bytes] | None = None
         self._failing = False
         self.version = 0
         """Another number for each set that differs from the one before."""
@@ -73,12 +80,12 @@ class SigningKeys:
 
     async def _read(self) -> None:
         try:
-            keys = parse(await asyncio.to_thread(self._load))
-        except (KeySetError, OSError, ValueError) as error:
-            # `URLError` and time-outs are OSErrors; a set that is kept goes on being used.
+            keys = parse(await self._loaded())
+        except Exception as error:  # noqa: BLE001 - whatever the issuer does, a set that is kept goes on being used
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            text = str(reason)[:MAX_REASON] or type(reason).__name__
             level = logging.WARNING if self._keys else logging.ERROR
-            log.log(level, "the issuer's keys cannot be read", error=str(reason), kept=len(self._keys))
+            log.log(level, "the issuer's keys cannot be read", error=text, kept=len(self._keys))
             self._failing = True
             return
         finally:
@@ -90,6 +97,13 @@ class SigningKeys:
         if self._failing or self.version == 1:
             self._failing = False
             log.info("the issuer's keys are read", keys=len(keys))
+
+    async def _loaded(self) -> bytes:
+        """A new answer, or that which a thread waits for since an earlier reading: there are never two."""
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.get_running_loop().create_task(asyncio.to_thread(self._load))
+        async with asyncio.timeout(READ_SECONDS):
+            return await asyncio.shield(self._loading)
 
     def _find(self, key_id: str | None, algorithm: str) -> list[jwt.PyJWK]:
         found = self._made.get((key_id, algorithm))

@@ -8,7 +8,9 @@ writing waits for the client, and events wait in the subscription.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -38,6 +40,9 @@ COMMENT_SECONDS: Final = 15.0
 RETRY_MS: Final = 2_000
 """What a client waits before it comes back, on the average; spread, so that not all come at once."""
 
+MOST_SECONDS: Final = 86_400.0
+"""A stream is not ended later than this by its token: a timer takes no number that a token may hold."""
+
 AGAIN_SECONDS: Final = 1.0
 """Between two tries to read what a client must be told."""
 
@@ -48,7 +53,16 @@ log = logs.logger(__name__)
 
 
 class EventBody:
-    """The body of one stream, part by part; Falcon closes it, however it ends."""
+    """The body of one stream, part by part; Falcon closes it, however it ends.
+
+    Args:
+        live: whose subscription it is.
+        subscription: what comes.
+        first: what the client is told first.
+        catch_up: reads what it missed.
+        gone: returns when it has gone.
+        until: when its user's token ends, and so the stream, as `time.time` tells it.
+    """
 
     def __init__(
         self,
@@ -57,6 +71,8 @@ class EventBody:
         first: CaughtUp,
         catch_up: CatchUp,
         gone: Callable[[], Awaitable[None]],
+        *,
+        until: float,
     ) -> None:
         self._live = live
         self._subscription = subscription
@@ -65,6 +81,8 @@ class EventBody:
         self._last = first.last
         self._ended = first.ended
         self._gone = gone
+        self._until = until
+        self._ending: asyncio.TimerHandle | None = None
         self._watching: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> EventBody:
@@ -74,6 +92,9 @@ class EventBody:
         """The next part to send."""
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
+            if self._until < math.inf:
+                left = min(self._until - time.time(), MOST_SECONDS)
+                self._ending = asyncio.get_running_loop().call_later(left, self._subscription.close)
         while not self._ready:
             if self._ended or self._subscription.closed:
                 raise StopAsyncIteration
@@ -86,6 +107,8 @@ class EventBody:
         self._live.leave(self._subscription)
         if self._watching is not None:
             self._watching.cancel()
+        if self._ending is not None:
+            self._ending.cancel()
 
     async def _watch(self) -> None:
         await self._gone()
@@ -187,7 +210,7 @@ class Streams:
             return
         resp.content_type = EVENT_STREAM
         resp.set_header("x-accel-buffering", "no")
-        resp.stream = EventBody(self._live, subscription, first, catch_up, req.gone)
+        resp.stream = EventBody(self._live, subscription, first, catch_up, req.gone, until=req.until)
 
 
 class JobEvents:

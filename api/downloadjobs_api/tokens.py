@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jwt
 
@@ -45,17 +45,25 @@ class TokenRules:
     leeway_seconds: float
 
 
+class Verified(NamedTuple):
+    """What a good token says."""
+
+    user: str
+    until: float
+    """When it ends, as `time.time` tells it: `exp` and the leeway."""
+
+
 class Tokens:
     """Verifies tokens. Good ones are remembered by their hash, for a short time, and never past their end."""
 
     def __init__(self, rules: TokenRules, keys: SigningKeys) -> None:
         self._rules = rules
         self._keys = keys
-        self._good: dict[bytes, tuple[str, float]] = {}
+        self._good: dict[bytes, tuple[Verified, float]] = {}
         self._good_of = keys.version
 
-    async def user_of(self, token: str) -> str:
-        """The user that a token is of.
+    async def verified(self, token: str) -> Verified:
+        """Who a token is of, and for how long.
 
         Raises:
             TokenError: it is not good.
@@ -69,12 +77,12 @@ class Tokens:
             if time.time() < known[1]:
                 return known[0]
             del self._good[digest]
-        user, expires = await self._verify(token)
+        found = await self._verify(token)
         self._forget_if_keys_changed()
         if len(self._good) >= MOST_CACHED:
             del self._good[next(iter(self._good))]
-        self._good[digest] = (user, min(time.time() + CACHE_SECONDS, expires + self._rules.leeway_seconds))
-        return user
+        self._good[digest] = (found, min(time.time() + CACHE_SECONDS, found.until))
+        return found
 
     def _forget_if_keys_changed(self) -> None:
         """The key of some tokens may be gone."""
@@ -82,7 +90,7 @@ class Tokens:
             self._good.clear()
             self._good_of = self._keys.version
 
-    async def _verify(self, token: str) -> tuple[str, float]:
+    async def _verify(self, token: str) -> Verified:
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise TokenError(f"It is longer than {MAX_TOKEN_CHARACTERS} characters.")
         try:
@@ -98,7 +106,7 @@ class Tokens:
             raise TokenError("It has a critical extension, and none is known here.")
         for key in await self._keys.get(key_id, algorithm):
             try:
-                return self._user_in(self._claims(token, key))
+                return self._read(self._claims(token, key))
             except jwt.InvalidSignatureError:
                 continue  # with a token that names no key, another may fit
         raise TokenError("No key of the issuer made its signature.")
@@ -130,8 +138,11 @@ class Tokens:
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise TokenError("It is damaged.") from None
 
-    def _user_in(self, claims: dict[str, Any]) -> tuple[str, float]:
+    def _read(self, claims: dict[str, Any]) -> Verified:
         user = claims.get(self._rules.user_claim)
         if not isinstance(user, str):
             raise TokenError(f"It has no {self._rules.user_claim} that is a text.")
-        return user, float(claims["exp"])
+        try:
+            return Verified(user, float(claims["exp"]) + self._rules.leeway_seconds)
+        except OverflowError:  # PyJWT takes whole numbers of any length
+            raise TokenError("Its exp is out of range.") from None

@@ -42,6 +42,7 @@ class Waiting:
         admit: ends a request that is over the rate limit, before it is held.
         longest: seconds that a request may be held.
         most: requests that may be held at once; more are answered at once, as if they had not asked.
+        most_of_a_user: of them, those of one user.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Waiting:
         *,
         longest: float,
         most: int,
+        most_of_a_user: int,
     ) -> None:
         self._downloads = downloads
         self._admit = admit
         self._live = live
         self._longest = longest
         self._most = most
+        self._most_of_a_user = most_of_a_user
 
     async def status(
         self,
@@ -68,7 +71,7 @@ class Waiting:
         seconds: int,
         is_news: Callable[[JobStatus], bool] | None,
     ) -> tuple[JobStatus, int | None]:
-        """A job's status, as soon as it is news, or when the time is over.
+        """A job's status, as soon as it is news, or when the time is over, or the user's token.
 
         Args:
             req: whose client may go away meanwhile.
@@ -87,8 +90,8 @@ class Waiting:
         await self._admit(req)
         req.patient = True
         status = await self._downloads.status(user, job_id)  # the user is checked before anything is kept
-        wait = min(float(seconds), self._longest)
-        if self._live.counts[Follower.WAIT] >= self._most:
+        wait = min(float(seconds), self._longest, max(0.0, req.until - time.time()))
+        if self._is_full(user):
             return status, None
         enough = is_news or _has_ended
         if enough(status) or wait <= 0:
@@ -118,6 +121,11 @@ class Waiting:
             with suppress(QueueUnavailableError):  # progress was not looked at while it waited for the end
                 status = await self._downloads.status(user, job_id)
         return status, int(wait)
+
+    def _is_full(self, user: str) -> bool:
+        if self._live.counts[Follower.WAIT] >= self._most:
+            return True
+        return self._live.waits_of(user) >= self._most_of_a_user
 
 
 def _has_ended(status: JobStatus) -> bool:

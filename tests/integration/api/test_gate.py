@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +22,14 @@ import pytest
 import redis
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from downloadjobs_api import dashboard
 from downloadjobs_api.app import create_app
 from downloadjobs_api.cors import EXPOSED, REQUEST_HEADERS
 from downloadjobs_api.drain import Drain
 from downloadjobs_api.settings import ApiSettings
+from downloadjobs_api.signing_keys import READ_SECONDS
 from downloadjobs_cli.embedded import SeaweedServer, ValkeyServer
-from support_api_process import Wire
+from support_api_process import Answer, Wire
 from support_processes import System, running
 from support_servers import killed_after
 from support_worker import eventually
@@ -125,6 +131,19 @@ def test_probes_are_not_limited(limited: System, path: str) -> None:
     assert not LIMITS & set(answers[0].headers)
 
 
+def test_only_what_the_page_consists_of_is_not_limited(limited: System) -> None:
+    """The page and its files are not counted; what only begins like them is, and a file that is none."""
+    with limited.client() as client:
+        for path in sorted(dashboard.paths()):
+            answer = client.get(path)
+            assert answer.status_code == 200
+            assert not LIMITS & set(answer.headers)
+        for path in ("/dashboardxyz", "/dashboard/", "/dashboard/nothing.js", "/dashboard/config.json/x"):
+            answer = client.get(path)
+            assert answer.status_code in {308, 404}
+            assert set(answer.headers) >= LIMITS
+
+
 @pytest.mark.contract("rate-limit")
 def test_who_is_not_signed_in_is_counted_by_address(limited: System, valkey: ValkeyServer) -> None:
     """Behind a trusted proxy each client has its own count, whatever it writes into the header itself."""
@@ -196,6 +215,20 @@ def test_what_the_server_refuses_may_be_read_too(limited: System) -> None:
     assert answer.headers["access-control-allow-origin"] == PAGE
 
 
+def dripped(wire: Wire, part: str) -> Answer:
+    """The answer to a request that is sent a part of over and over."""
+    wire.socket.settimeout(0.1)
+    for _ in range(100):
+        wire.send(part)
+        try:
+            if wire.socket.recv(1, socket.MSG_PEEK):
+                break
+        except TimeoutError:
+            continue
+    wire.socket.settimeout(10)
+    return wire.answer()
+
+
 def test_a_body_that_trickles_ends(limited: System) -> None:
     """A body that is not whole in time is answered with 408, however steadily its bytes come."""
     with Wire(limited.port) as wire:
@@ -204,19 +237,21 @@ def test_a_body_that_trickles_ends(limited: System) -> None:
             "Content-Length: 1000\r\n\r\n"
         )
         started = time.monotonic()
-        wire.socket.settimeout(0.1)
-        while time.monotonic() - started < 10:
-            wire.send(" ")
-            try:
-                if wire.socket.recv(1, 2):  # MSG_PEEK: the answer has begun
-                    break
-            except TimeoutError:
-                continue
-        wire.socket.settimeout(10)
-        answer = wire.answer()
+        answer = dripped(wire, " ")
     assert answer.status == 408
     assert answer.json["error"] == "body-too-slow"
     assert answer.headers["connection"] == "close"
+    assert 1 <= time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize("path", [INITIATE, "/nowhere"])
+def test_a_body_that_never_begins_ends(limited: System, path: str) -> None:
+    """Whoever sends the beginning of a chunk's size over and over, has the time of a request, user or not."""
+    with Wire(limited.port) as wire:
+        wire.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        started = time.monotonic()
+        answer = dripped(wire, "0")
+    assert (answer.status, answer.json["error"]) == (408, "body-too-slow")
     assert 1 <= time.monotonic() - started < 8
 
 
@@ -238,6 +273,9 @@ def test_a_request_that_takes_too_long_ends(
             assert answer.headers["retry-after"]
             assert client.get("/").status_code == 200
 
+
+LEEWAY: Final = 30
+"""`JWT_LEEWAY_SECONDS`, by default."""
 
 KEY: Final = ec.generate_private_key(ec.SECP256R1())
 
@@ -286,6 +324,84 @@ def test_tokens_say_who_asks(signed: System) -> None:
         assert client.get(status, headers={"authorization": "Bearer a, Bearer b"}).status_code == 401
         assert client.get(status, headers={"authorization": "Basic eDp5"}).status_code == 401
     assert secret not in signed.children[0].log_tail()
+
+
+@contextmanager
+def dripping_issuer() -> Iterator[str]:
+    """The URL of an issuer whose answer never ends in its head."""
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                while not ended.wait(0.5):
+                    self.wfile.write(b"A: b\r\n")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/keys"
+        ended.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_an_issuer_that_drips_holds_up_nobody_for_long(
+    valkey: ValkeyServer, seaweedfs: SeaweedServer, tmp_path: Path
+) -> None:
+    """Who has a token is told 503 after some seconds; probes are not asked for theirs and answer at once."""
+    settings = {"AUTH_MODE": "jwt", "JWT_ISSUER": "https://sso", "JWT_AUDIENCE": "us"}
+    with dripping_issuer() as url, ThreadPoolExecutor(12) as threads:
+        system = System(valkey, seaweedfs, tmp_path, settings=settings | {"JWT_JWKS_URL": url})
+        with running(system):
+            child = system.start_api()
+
+            def ask(path: str) -> tuple[int, float]:
+                began = time.monotonic()
+                with httpx.Client(base_url=f"http://127.0.0.1:{system.port}", trust_env=False) as client:
+                    answer = client.get(path, headers=bearer(), timeout=30)
+                return answer.status_code, time.monotonic() - began
+
+            slow = [threads.submit(ask, "/v1/jobs") for _ in range(4)]
+            probes = list(threads.map(ask, ["/livez", "/readyz", "/dashboard"] * 2))
+            assert {status for status, _ in probes} == {200}
+            assert max(seconds for _, seconds in probes) < READ_SECONDS - 2
+            answers = [asked.result() for asked in slow]
+            assert {status for status, _ in answers} == {503}
+            assert max(seconds for _, seconds in answers) < READ_SECONDS + 3
+            assert "the issuer's keys cannot be read" in child.log_tail()
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/jobs/{job_id}/events"])
+def test_a_stream_ends_with_its_token(signed: System, path: str) -> None:
+    """A stream that a token opened ends, whole, when that does; another token goes on from there."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{signed.port}", trust_env=False, timeout=20) as client:
+        made = client.post(INITIATE, json={"file_ids": [10_000]}, headers=bearer()).json()
+        path = path.replace("{job_id}", made["jobId"])
+        began = time.time()
+        with client.stream("GET", path, headers=bearer(exp=int(began) - LEEWAY + 3)) as answer:
+            assert answer.status_code == 200
+            said = answer.read().decode()
+        assert 1.5 < time.time() - began < 6
+        last = re.findall(r"^id: (.+)$", said, re.MULTILINE)[-1]
+        with client.stream("GET", path, headers=bearer() | {"last-event-id": last}) as answer:
+            assert answer.status_code == 200
+
+
+def test_a_long_poll_ends_with_its_token(signed: System) -> None:
+    """It is answered when the token ends, as at the end of its time."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{signed.port}", trust_env=False, timeout=20) as client:
+        made = client.post(INITIATE, json={"file_ids": [10_000]}, headers=bearer()).json()
+        status = f"/v1/download/status/{made['jobId']}"
+        began = time.time()
+        answer = client.get(status, headers=bearer(exp=int(began) - LEEWAY + 3) | {"prefer": "wait=15"})
+        assert 1.5 < time.time() - began < 6
+        assert (answer.status_code, answer.json()["status"]) == (200, "queued")
+        assert answer.headers["preference-applied"] in {"wait=2", "wait=1"}
 
 
 @pytest.mark.parametrize("path", ["/v1/download/check", "/v1/download/start"])

@@ -17,9 +17,22 @@ from support_webhooks import make_certificate
 
 SET = b'{"keys": []}'
 
+DRIPPED = {
+    "/slow-status": (b"HTTP/1.1 200", b"x"),
+    "/slow-head": (b"HTTP/1.1 200 OK\r\n", b"A: b\r\n"),
+    "/slow-line": (b"HTTP/1.1 200 OK\r\nA: ", b"b"),
+    "/slow-body": (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+    "/slow-length": (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", b" "),
+    "/slow-chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+}
+"""What an issuer begins with, and then sends without end."""
+
 
 class _Issuer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        if self.path in DRIPPED:
+            self.drip(DRIPPED[self.path])
+            return
         if self.path == "/moved":
             self.send_response(302)
             self.send_header("Location", "/good")
@@ -31,14 +44,20 @@ class _Issuer(BaseHTTPRequestHandler):
             if self.path == "/large":
                 for _ in range(MAX_SET_BYTES // 1024 * 4):
                     self.wfile.write(b"x" * 1024)
-            elif self.path == "/slow":
-                for _ in range(1000):
-                    self.wfile.write(b" ")
-                    time.sleep(0.02)
             else:
                 self.wfile.write(SET)
         except OSError:
             return  # the reader has heard enough
+
+    def drip(self, parts: tuple[bytes, bytes]) -> None:
+        """Answer with the second part over and over."""
+        try:
+            self.wfile.write(parts[0])
+            for _ in range(1000):
+                self.wfile.write(parts[1])
+                time.sleep(0.02)
+        except OSError:
+            return
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
         """Say nothing."""
@@ -95,13 +114,26 @@ def test_a_set_is_bounded(issuer: str, path: str, why: str) -> None:
         from_url(issuer + path)()
 
 
-def test_a_set_that_trickles_is_given_up(issuer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time is that of the whole answer, not of each part."""
+@pytest.mark.parametrize("path", DRIPPED)
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_a_set_that_trickles_is_given_up(
+    issuer: str, tls_issuer: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, path: str, *, secure: bool
+) -> None:
+    """The time is that of the whole answer, head and body, not of each part."""
     monkeypatch.setattr(key_sets, "FETCH_SECONDS", 0.3)
+    address, authority = tls_issuer if secure else (issuer, None)
     started = time.monotonic()
     with pytest.raises(KeySetError, match="too long"):
-        from_url(f"{issuer}/slow")()
-    assert time.monotonic() - started < 5
+        from_url(address + path, authority)()
+    assert 0.25 < time.monotonic() - started < 3
+
+
+def test_a_set_comes_through_a_proxy(issuer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies of the environment count."""
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("HTTP_PROXY", issuer)
+    monkeypatch.setenv("http_proxy", issuer)
+    assert from_url("http://sso.invalid/keys")() == SET
 
 
 def test_an_error_is_no_set(issuer: str) -> None:

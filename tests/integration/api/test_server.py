@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from downloadjobs_api.bodies import MAX_BODY_BYTES
 from downloadjobs_api.drain import Drain
 from downloadjobs_api.http_protocol import MAX_HEADER_BYTES, MAX_PIPELINED, MAX_TARGET_BYTES
 from downloadjobs_api.security_headers import SECURITY_HEADERS
@@ -24,6 +25,7 @@ from support_api_process import ApiProcess, Wire, start
 IMPATIENCE_SECONDS = 0.5
 """The times of the impatient protocol."""
 
+CHUNK = 64 * 1024
 CHUNKED = "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -63,6 +65,16 @@ def hasty(impatient: ApiProcess) -> Iterator[Wire]:
 def with_headers(*lines: str, version: str = "1.1") -> str:
     """A POST with these header lines, and no body yet."""
     return "\r\n".join([f"POST / HTTP/{version}", *lines, "", ""])
+
+
+def in_chunks(length: int, *lines: str) -> str:
+    """A POST with these header lines and a body that is larger than one whose length is told may be."""
+    chunk = f"{CHUNK:x}\r\n{'a' * CHUNK}\r\n"
+    return (
+        with_headers("Host: a", "Transfer-Encoding: chunked", *lines)
+        + chunk * (length // CHUNK)
+        + "0\r\n\r\n"
+    )
 
 
 def whole_bodies(process: ApiProcess) -> list[int]:
@@ -351,6 +363,23 @@ def test_a_client_may_wait_to_be_asked_for_the_body(wire: Wire) -> None:
     assert wire.answer().json["body"] == "hello"
 
 
+@pytest.mark.parametrize(
+    "more", [(), ("Expect: 100-continue",), ("Connection: Upgrade", "Upgrade: h2c")], ids=str
+)
+def test_a_body_that_is_announced_too_large_is_not_invited(wire: Wire, more: tuple[str, ...]) -> None:
+    """A length over the limit is refused by its head behind the answers before it; the limit is read."""
+    wire.send(with_headers("Host: a", f"Content-Length: {MAX_BODY_BYTES}", "Expect: 100-continue"))
+    assert wire.answer().status == 100
+    wire.send("a" * MAX_BODY_BYTES)
+    large = with_headers("Host: a", f"Content-Length: {MAX_BODY_BYTES + 1}", "X-Request-ID: mine", *more)
+    wire.send("GET /sleep?seconds=0.2 HTTP/1.1\r\nHost: a\r\n\r\n" + large)
+    assert [wire.answer().status for _ in range(2)] == [200, 200]
+    answer = wire.answer()
+    assert (answer.status, answer.json["error"]) == (413, "body-too-large")
+    assert (answer.headers["x-request-id"], answer.headers["connection"]) == ("mine", "close")
+    assert wire.rest() == b""
+
+
 def test_an_upgrade_is_not_accepted_and_does_no_harm(wire: Wire) -> None:
     """Who asks for an upgrade, as Java's client always does, is answered in HTTP/1.1, body and all."""
     upgrade = ("Host: a", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAE")
@@ -409,10 +438,7 @@ def test_a_body_cut_short_never_counts_as_whole(patient: ApiProcess, part: str, 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
 def test_an_early_answer_arrives(wire: Wire, connection: str) -> None:
     """A client that still sends its body when the answer is out can read it, and go on if it may."""
-    length = 8 * 1024 * 1024
-    lines = ("Host: a", f"Content-Length: {length}", f"Connection: {connection}")
-    wire.send(with_headers(*lines).replace("/", "/deaf", 1))
-    wire.send(b"a" * length)
+    wire.send(in_chunks(8 * 1024 * 1024, f"Connection: {connection}").replace("/", "/deaf", 1))
     assert wire.answer().status == 413
     if connection == "close":
         assert wire.rest() == b""
@@ -447,14 +473,77 @@ def test_a_following_head_has_its_own_time(hasty: Wire) -> None:
 
 
 def test_a_body_that_stops_is_given_up(impatient: ApiProcess, hasty: Wire) -> None:
-    """A body may come slowly; when none of it comes for a while the connection is closed."""
+    """A body may come slowly; when none of it comes for a while that is the answer, and the end."""
     bodies = whole_bodies(impatient)
     hasty.send(with_headers("Host: a", "Content-Length: 10"))
     for _ in range(4):
         time.sleep(IMPATIENCE_SECONDS * 0.4)
         hasty.send("a")
-    assert hasty.rest() == b""
+    assert_too_slow(hasty)
     assert whole_bodies(impatient) == bodies
+
+
+def assert_too_slow(wire: Wire) -> None:
+    """The request is answered for its body, and the connection ends."""
+    answer = wire.answer()
+    assert (answer.status, answer.headers["connection"]) == (408, "close")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json["error"] == "body-too-slow"
+    assert answer.json["requestId"] == answer.headers["x-request-id"]
+    assert wire.rest() == b""
+
+
+def drip(wire: Wire, part: str, seconds: float) -> None:
+    """Send a part over and over, until the server has answered."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if select.select([wire.socket], [], [], IMPATIENCE_SECONDS / 5)[0]:
+            return
+        wire.send(part)
+    pytest.fail("it went on")
+
+
+@pytest.mark.parametrize(
+    ("beginning", "part"),
+    [
+        pytest.param(CHUNKED, "0", id="size"),
+        pytest.param(CHUNKED + "1;", "x", id="extension"),
+        pytest.param(CHUNKED.replace("/", "/sleep", 1), "0", id="another path"),
+        pytest.param(CHUNKED + "1\r\n{\r\n", "0", id="size of the next"),
+        pytest.param(CHUNKED + "2\r\n{}\r\n0\r\n", "X", id="trailer"),
+    ],
+)
+def test_only_the_bodys_own_bytes_renew_its_time(
+    impatient: ApiProcess, hasty: Wire, beginning: str, part: str
+) -> None:
+    """Who sends nothing but what stands around the parts of a body is given up, as who sends nothing."""
+    bodies = whole_bodies(impatient)
+    began = time.monotonic()
+    hasty.send(beginning)
+    drip(hasty, part, IMPATIENCE_SECONDS * 10)
+    assert_too_slow(hasty)
+    assert time.monotonic() - began >= IMPATIENCE_SECONDS * 0.9
+    assert whole_bodies(impatient) == bodies
+
+
+def test_a_body_that_is_slow_behind_a_request_waits_for_its_answer(hasty: Wire) -> None:
+    """The time of a queued body runs once it is its turn, and the answers before it come first."""
+    seconds = IMPATIENCE_SECONDS * 2
+    hasty.send(f"GET /sleep?seconds={seconds} HTTP/1.1\r\nHost: a\r\n\r\n{CHUNKED}1;")
+    assert hasty.answer().status == 200
+    assert_too_slow(hasty)
+
+
+@pytest.mark.parametrize("head", [CHUNKED, with_headers("Host: a", "Content-Length: 10")])
+def test_the_first_part_of_a_body_has_the_time_of_a_request(head: str) -> None:
+    """Until then the app, which ends what takes longer than REQUEST_TIMEOUT_MS, has not heard of it."""
+    with start(REQUEST_TIMEOUT_MS="300") as process, process.wire() as wire, process.wire() as going:
+        going.send(head + ("1\r\na\r\n" if head == CHUNKED else "a"))
+        wire.send(head)
+        assert_too_slow(wire)
+        going.send("9\r\naaaaaaaaa\r\n0\r\n\r\n" if head == CHUNKED else "aaaaaaaaa")
+        assert going.answer().json["body"] == "a" * 10
+        assert process.wait_for("request refused")["status"] == 408
 
 
 def test_a_slow_answer_has_all_the_time(hasty: Wire) -> None:
@@ -468,9 +557,9 @@ def test_a_slow_answer_has_all_the_time(hasty: Wire) -> None:
 
 def test_a_slow_app_is_not_its_clients_fault(hasty: Wire) -> None:
     """The time of a body runs while the app takes what comes, and not while it lets the client wait."""
-    body = "a" * 4 * 1024 * 1024  # more than any buffer on the way holds
-    hasty.send(f"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n{body}")
-    assert hasty.answer().json == len(body)
+    length = 4 * 1024 * 1024  # more than any buffer on the way holds
+    hasty.send(in_chunks(length).replace("/", "/slow", 1))
+    assert hasty.answer().json == length
 
 
 def test_the_rest_of_an_answered_body_has_a_time(hasty: Wire) -> None:

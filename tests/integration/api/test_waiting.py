@@ -136,6 +136,28 @@ def test_a_wait_is_never_longer_than_the_setting(shared: System, queue: LeaseSto
     assert ask(shared, prefer="wait=0").headers["preference-applied"] == "wait=0"
 
 
+def test_a_user_has_a_share_of_what_is_held(system: System, pool: ThreadPoolExecutor) -> None:
+    """One user's waits are bounded: one more is answered at once and unheld, and others wait as before."""
+    system.settings |= {"SSE_MAX_STREAMS_PER_USER": "2"}
+    system.start_api()
+    jobs = {}
+    for user in ("ada", "bob"):
+        with system.client(user) as client:
+            made = client.post("/v1/download/initiate", json={"file_ids": [10_003]}).json()
+            jobs[user] = made["jobId"]
+    held = [pool.submit(ask, system, jobs["ada"], prefer="wait=4") for _ in range(2)]
+    with pytest.raises(TimeoutError):
+        held[1].result(timeout=1)
+    began = time.monotonic()
+    more = ask(system, jobs["ada"], prefer="wait=4")
+    assert time.monotonic() - began < 2
+    assert (more.status_code, more.headers.get("preference-applied")) == (200, None)
+    assert int(more.headers["retry-after"]) > 0
+    assert ask(system, jobs["bob"], "bob", prefer="wait=1").headers["preference-applied"] == "wait=1"
+    assert [wait.result().headers["preference-applied"] for wait in held] == ["wait=4"] * 2
+    assert ask(system, jobs["ada"], prefer="wait=1").headers["preference-applied"] == "wait=1"
+
+
 def test_only_who_may_see_a_job_waits_for_it(shared: System, queue: LeaseStore) -> None:
     """Whoever may not is told at once."""
     assert ask(shared, user="bob", prefer="wait=15").status_code == 403

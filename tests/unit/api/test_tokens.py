@@ -6,7 +6,10 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import http.client
 import json
+import math
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,12 +20,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from downloadjobs_api import signing_keys, tokens
 from downloadjobs_api.identity import KeysUnavailableError, TokenError
 from downloadjobs_api.key_sets import KeySetError, parse
 from downloadjobs_api.signing_keys import SigningKeys
-from downloadjobs_api.tokens import TokenRules, Tokens
+from downloadjobs_api.tokens import TokenRules, Tokens, Verified
 
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER_RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -61,17 +65,20 @@ def forged(header: Mapping[str, Any], claims: Mapping[str, Any], secret: bytes |
 
 
 class Issuer:
-    """Serves a key set, and counts how often it is asked."""
+    """Serves a key set, or fails, and counts how often it is asked."""
 
     def __init__(self, *keys: Mapping[str, Any]) -> None:
         self.keys: tuple[Mapping[str, Any], ...] = keys
         self.asked = 0
-        self.away = False
+        self.fault: Exception | None = None
+        self.hangs = threading.Event()
+        self.hangs.set()
 
     def load(self) -> bytes:
         self.asked += 1
-        if self.away:
-            raise OSError("nobody answers")
+        self.hangs.wait(10)
+        if self.fault is not None:
+            raise self.fault
         return json.dumps({"keys": self.keys}).encode()
 
 
@@ -79,6 +86,11 @@ class Issuer:
 def issuer() -> Issuer:
     """An issuer with an RSA key and one of an elliptic curve."""
     return Issuer(jwk(RSA, "1"), jwk(EC, "2", alg="ES256", use="sig"))
+
+
+async def user_of(verifier: Tokens, given: str) -> str:
+    """The user of a good token."""
+    return (await verifier.verified(given)).user
 
 
 def verify(issuer: Issuer, *given: str, rules: TokenRules = RULES) -> list[str]:
@@ -89,7 +101,7 @@ def verify(issuer: Issuer, *given: str, rules: TokenRules = RULES) -> list[str]:
         found = []
         for one in given:
             try:
-                found.append(await verifier.user_of(one))
+                found.append(await user_of(verifier, one))
             except TokenError as error:
                 found.append(f"refused: {error}")
         return found
@@ -123,6 +135,10 @@ NO_TOKEN = "It is not a JSON Web Token."
         (lambda: token(iss=None), "It has no iss."),
         (lambda: token(exp=int(time.time()) - 1), "It has expired."),
         (lambda: token(exp=None), "It has no exp."),
+        (lambda: token(exp=10**400), "Its exp is out of range."),
+        (lambda: token(exp=math.inf), "It is damaged."),
+        (lambda: token(exp="soon"), "It is damaged."),
+        (lambda: token(exp=[1]), "It is damaged."),
         (lambda: token(nbf=int(time.time()) + 60), "It is not good yet."),
         (lambda: token(sub=None), "It has no sub that is a text."),
         (lambda: token(key_id="made up"), NO_KEY),
@@ -185,7 +201,7 @@ def test_the_first_tokens_share_one_reading(issuer: Issuer) -> None:
 
     async def all_at_once() -> list[str]:
         verifier = Tokens(RULES, SigningKeys(issuer.load))
-        return await asyncio.gather(*(verifier.user_of(token(sub=f"u{n}")) for n in range(20)))
+        return await asyncio.gather(*(user_of(verifier, token(sub=f"u{n}")) for n in range(20)))
 
     assert asyncio.run(all_at_once()) == [f"u{n}" for n in range(20)]
     assert issuer.asked == 1
@@ -198,11 +214,11 @@ def test_a_new_key_works_at_once(issuer: Issuer, monkeypatch: pytest.MonkeyPatch
     async def rotated() -> tuple[str, str]:
         verifier = Tokens(RULES, SigningKeys(issuer.load))
         old = token()
-        assert await verifier.user_of(old) == "ada"
+        assert await user_of(verifier, old) == "ada"
         issuer.keys = (jwk(OTHER_RSA, "3"),)
-        new = await verifier.user_of(token(OTHER_RSA, key_id="3"))
+        new = await user_of(verifier, token(OTHER_RSA, key_id="3"))
         with pytest.raises(TokenError) as refused:  # though it was good, and is remembered
-            await verifier.user_of(old)
+            await user_of(verifier, old)
         return new, str(refused.value)
 
     assert asyncio.run(rotated()) == ("ada", "No key of the issuer made its signature.")
@@ -216,10 +232,10 @@ def test_keys_are_kept_while_the_issuer_is_away(issuer: Issuer, monkeypatch: pyt
     async def away() -> None:
         keys = SigningKeys(issuer.load)
         verifier = Tokens(RULES, keys)
-        assert await verifier.user_of(token()) == "ada"
-        issuer.away = True
+        assert await user_of(verifier, token()) == "ada"
+        issuer.fault = OSError("nobody answers")
         for number in range(3):
-            assert await verifier.user_of(token(sub=f"u{number}")) == f"u{number}"
+            assert await user_of(verifier, token(sub=f"u{number}")) == f"u{number}"
             if keys._reading is not None:
                 await keys._reading
 
@@ -229,9 +245,80 @@ def test_keys_are_kept_while_the_issuer_is_away(issuer: Issuer, monkeypatch: pyt
 
 def test_without_any_keys_nobody_can_tell(issuer: Issuer) -> None:
     """A token may be good although the issuer never answered: that is no refusal of it."""
-    issuer.away = True
+    issuer.fault = OSError("nobody answers")
     with pytest.raises(KeysUnavailableError):
         verify(issuer, token())
+
+
+FAULTS = (
+    OSError("nobody answers"),
+    http.client.BadStatusLine("x" * 1000),
+    http.client.LineTooLong("header line"),
+    http.client.IncompleteRead(b"", 5),
+    ValueError("no length"),
+    TimeoutError(),
+    RuntimeError("unforeseen"),
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_whatever_the_issuer_answers_is_no_fault_of_ours(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """Without keys nobody can tell; while some are kept, a token of another is refused. The log says why."""
+    monkeypatch.setattr(signing_keys, "PAUSE_SECONDS", 0)
+
+    async def broken() -> None:
+        verifier = Tokens(RULES, SigningKeys(issuer.load))
+        issuer.fault = fault
+        with pytest.raises(KeysUnavailableError):
+            await verifier.verified(token())
+        issuer.fault = None
+        assert await user_of(verifier, token()) == "ada"
+        issuer.fault = fault
+        with pytest.raises(TokenError, match=NO_KEY):
+            await verifier.verified(token(OTHER_RSA, key_id="3"))
+        assert await user_of(verifier, token(EC, "ES256", "2")) == "ada"
+
+    with capture_logs() as logged:
+        asyncio.run(broken())
+    told = [line for line in logged if line["event"] == "the issuer's keys cannot be read"]
+    assert [(line["log_level"], line["kept"]) for line in told] == [("error", 0), ("warning", 2)]
+    assert all(0 < len(line["error"]) <= 200 for line in told)
+
+
+def test_an_issuer_that_hangs_is_not_waited_for(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests wait for a bounded time, and no second thread goes where one hangs; what it brings counts."""
+    monkeypatch.setattr(signing_keys, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(signing_keys, "READ_SECONDS", 0.1)
+    issuer.hangs.clear()
+
+    async def hanging() -> str:
+        verifier = Tokens(RULES, SigningKeys(issuer.load))
+        for _ in range(3):
+            with pytest.raises(KeysUnavailableError):
+                await verifier.verified(token())
+        assert issuer.asked == 1
+        issuer.hangs.set()
+        return await user_of(verifier, token())
+
+    started = time.monotonic()
+    assert asyncio.run(hanging()) == "ada"
+    assert time.monotonic() - started < 3
+    assert issuer.asked <= 2
+
+
+def test_a_good_token_says_when_it_ends(issuer: Issuer) -> None:
+    """At its `exp` and the leeway, also when it is remembered."""
+    end = int(time.time()) + 40
+    rules = TokenRules("https://sso", "downloadjobs", "sub", ("RS256",), leeway_seconds=5)
+
+    async def look() -> list[Verified]:
+        verifier = Tokens(rules, SigningKeys(issuer.load))
+        given = token(exp=end)
+        return [await verifier.verified(given) for _ in range(2)]
+
+    assert asyncio.run(look()) == [Verified("ada", end + 5)] * 2
 
 
 def test_a_token_is_verified_once_and_ends_in_time(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +327,7 @@ def test_a_token_is_verified_once_and_ends_in_time(issuer: Issuer, monkeypatch: 
     looked = []
     real = Tokens._verify
 
-    async def counted(self: Tokens, given: str) -> tuple[str, float]:
+    async def counted(self: Tokens, given: str) -> Verified:
         looked.append(given)
         return await real(self, given)
 
@@ -250,10 +337,10 @@ def test_a_token_is_verified_once_and_ends_in_time(issuer: Issuer, monkeypatch: 
         verifier = Tokens(RULES, SigningKeys(issuer.load))
         given = token(exp=int(clock) + 5)
         for _ in range(3):
-            assert await verifier.user_of(given) == "ada"
+            assert await user_of(verifier, given) == "ada"
         assert len(looked) == 1
         monkeypatch.setattr("downloadjobs_api.tokens.time.time", lambda: clock + 6)
-        await verifier.user_of(given)
+        await user_of(verifier, given)
         assert len(looked) == 2
 
     asyncio.run(twice())
@@ -266,11 +353,11 @@ def test_few_tokens_are_remembered(issuer: Issuer, monkeypatch: pytest.MonkeyPat
     async def many() -> Tokens:
         verifier = Tokens(RULES, SigningKeys(issuer.load))
         for number in range(10):
-            await verifier.user_of(token(sub=f"u{number}"))
+            await user_of(verifier, token(sub=f"u{number}"))
         return verifier
 
     remembered = asyncio.run(many())._good
-    assert [user for user, _ in remembered.values()] == ["u7", "u8", "u9"]
+    assert [found.user for found, _ in remembered.values()] == ["u7", "u8", "u9"]
     assert all(len(digest) == hashlib.sha256().digest_size for digest in remembered)
 
 
