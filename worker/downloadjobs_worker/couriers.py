@@ -45,6 +45,7 @@ LONGEST_MARGIN_SECONDS: Final = 86_400.0
 """How long a call may be kept by other things than its own retries: a pool at zero, a receiver left alone."""
 
 OFF: Final = "webhooks-off"
+FAULT: Final = "fault"
 
 log = logs.logger(__name__)
 
@@ -194,13 +195,18 @@ class Couriers:
         )
 
     def _tried(self, call: Call, signer: Signer) -> Tried:
-        headers = signer.headers(call.call_id, int(time.time()), call.body)
         try:
+            headers = signer.headers(call.call_id, int(time.time()), call.body)
             answer = self._sender.send(call.url, headers, call.body)
         except SendError as error:
             log.info("a webhook was not answered", origin=call.origin, code=error.code, error=str(error))
             verdict, delay = self._plan.after(call.attempt, None)
             return Tried(verdict, None, error.code, delay, PEACE_SECONDS if error.peace else 0)
+        except Exception:
+            # It counts: what one call meets each time must not keep a turn of its user for ever.
+            log.exception("a try to send a webhook met a fault", origin=call.origin)
+            verdict, delay = self._plan.after(call.attempt, None)
+            return Tried(verdict, None, FAULT, delay)
         verdict, delay = self._plan.after(call.attempt, answer)
         return Tried(verdict, answer.status, "", delay, peace_after(answer))
 
