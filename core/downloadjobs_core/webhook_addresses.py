@@ -5,7 +5,8 @@ judges its text when a job is submitted; `AddressRules.may_reach` judges each ad
 to, at each try. What stands in neither list of `AddressRules` must be a global address.
 
 Sources: RFC 3986 and the WHATWG URL standard (hosts that end in a number are IPv4 addresses, whatever their
-notation), IANA's special-purpose registries (RFC 6890), RFC 6052 (NAT64), RFC 9110 (4.2.4, userinfo).
+notation), IANA's special-purpose registries (RFC 6890), RFC 6052 and 8215 (NAT64), RFC 3056 (6to4), RFC 4380
+(Teredo), RFC 9110 (4.2.4, userinfo).
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ _GLOBAL_V6: Final = ipaddress.IPv6Network("2000::/3")
 """The only part of IPv6 that is given out as global unicast (RFC 4291, IANA)."""
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
+_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 _NEVER_V6: Final = tuple(
     ipaddress.IPv6Network(text)
     for text in (
@@ -105,6 +108,16 @@ def _plain(address: Address) -> Address:
     return mapped or address
 
 
+def _within(address: Address) -> tuple[ipaddress.IPv4Address, ...]:
+    """IPv4 addresses that an IPv6 one embeds, where a translator or a tunnel would lead to them."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return ()
+    found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if any(address in network for network in (_NAT64, _LOCAL_NAT64, _COMPATIBLE)):
+        found.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
+    return tuple(one for one in found if one is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class AddressRules:
     """What a platform team opens beside the world.
@@ -125,7 +138,9 @@ class AddressRules:
     def may_reach(self, address: Address, *, allowed_host: bool) -> bool:
         """Whether a connection to an address may be opened."""
         plain = _plain(address)
-        if any(plain in network for network in _NEVER_ALLOWED) or plain.is_multicast or plain.is_unspecified:
+        if plain.is_multicast or plain.is_unspecified:
+            return False
+        if any(one in network for one in (address, *_within(address)) for network in _NEVER_ALLOWED):
             return False
         return allowed_host or _is_global(address) or any(plain in network for network in self.networks)
 

@@ -21,6 +21,12 @@ from downloadjobs_core.scripts import ROOT, Scripts
 if TYPE_CHECKING:
     from redis import Redis
 
+PARKED: Final = f"{ROOT}:webhooks:parked:"
+"""Before a user: where a release that knew no lanes put calls aside."""
+
+ADOPT_SECONDS: Final = 3_600
+"""Between two searches for those, which read the names of all keys. Workers of that release may still run."""
+
 ASK_AGAIN: Final = 1
 """What `lease_webhook.lua` says when it moved as many calls as one run may, and more are due."""
 
@@ -145,6 +151,19 @@ class WebhookStore:
                     holder,
                 )
         return None if reply is None else Call.from_hash(dict(zip(reply[::2], reply[1::2], strict=True)))
+
+    def adopt(self, batch: int = 100) -> int:
+        """Take over what a release without lanes put aside, if nobody did so within the hour; how much."""
+        with translated_errors():
+            if not self.redis.set(f"{ROOT}:webhooks:adopted", "1", nx=True, ex=ADOPT_SECONDS):
+                return 0
+            adopted = 0
+            for key in self.redis.scan_iter(f"{PARKED}*", count=1_000):
+                left = self.redis.zcard(key)
+                adopted += left
+                while left:
+                    left = self._scripts.run("unpark_webhooks", key.removeprefix(PARKED), batch)
+        return adopted
 
     def wait(self, timeout_seconds: float) -> None:
         """Return when a call may have become due by a job's end, or after the time-out."""

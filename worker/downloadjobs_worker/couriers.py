@@ -44,7 +44,11 @@ just be being switched on, and another worker of the rollout have the key."""
 LONGEST_MARGIN_SECONDS: Final = 86_400.0
 """How long a call may be kept by other things than its own retries: a pool at zero, a receiver left alone."""
 
+ADOPT_POLL_SECONDS: Final = 60.0
+"""Between two looks whether it is time to search for calls that a release before had put aside."""
+
 OFF: Final = "webhooks-off"
+FAULT: Final = "fault"
 
 log = logs.logger(__name__)
 
@@ -124,6 +128,7 @@ class Couriers:
             longest_seconds=plan.longest_seconds,
             overdue_seconds=0 if signer else OVERDUE_SECONDS,
         )
+        self._adopt_at = time.monotonic()
         self._closing = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, name=f"courier-{number}", daemon=True)
@@ -146,6 +151,7 @@ class Couriers:
         reachable = True
         while not self._closing.is_set():
             try:
+                self._adopt()
                 if not self.send_one():
                     self._wait()
                 reachable = True
@@ -157,6 +163,13 @@ class Couriers:
             except Exception:
                 log.exception("a courier met a fault and goes on")
                 self._closing.wait(POLL_SECONDS)
+
+    def _adopt(self) -> None:
+        if time.monotonic() < self._adopt_at:
+            return
+        self._adopt_at = time.monotonic() + ADOPT_POLL_SECONDS
+        if adopted := self._store.adopt():
+            log.info("webhooks of a release before are taken over", webhooks=adopted)
 
     def _wait(self) -> None:
         if self._signer is None:
@@ -194,13 +207,18 @@ class Couriers:
         )
 
     def _tried(self, call: Call, signer: Signer) -> Tried:
-        headers = signer.headers(call.call_id, int(time.time()), call.body)
         try:
+            headers = signer.headers(call.call_id, int(time.time()), call.body)
             answer = self._sender.send(call.url, headers, call.body)
         except SendError as error:
             log.info("a webhook was not answered", origin=call.origin, code=error.code, error=str(error))
             verdict, delay = self._plan.after(call.attempt, None)
             return Tried(verdict, None, error.code, delay, PEACE_SECONDS if error.peace else 0)
+        except Exception:
+            # It counts: what one call meets each time must not keep a turn of its user for ever.
+            log.exception("a try to send a webhook met a fault", origin=call.origin)
+            verdict, delay = self._plan.after(call.attempt, None)
+            return Tried(verdict, None, FAULT, delay)
         verdict, delay = self._plan.after(call.attempt, answer)
         return Tried(verdict, answer.status, "", delay, peace_after(answer))
 

@@ -251,8 +251,11 @@ def _parsed(head: bytes) -> Answer:
     status = _STATUS_LINE.fullmatch(line)
     if status is None:
         raise SendError("answer", "the answer is not HTTP")
-    wanted = _RETRY_AFTER.search(fields)
-    return Answer(int(status[1]), retry_after_of(wanted[1].decode("latin-1")) if wanted else None)
+    code = int(status[1])
+    # Of any other answer it says nothing about the next try, so whatever stands there is not even read.
+    waits = code == HTTPStatus.TOO_MANY_REQUESTS or code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    wanted = _RETRY_AFTER.search(fields) if waits else None
+    return Answer(code, retry_after_of(wanted[1].decode("latin-1")) if wanted else None)
 
 
 def retry_after_of(text: str) -> float | None:
@@ -260,10 +263,10 @@ def retry_after_of(text: str) -> float | None:
     if text.isascii() and text.isdecimal():
         return float(text[:9])
     try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+        moment = email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError, OSError):  # a zone, or a year, that is none
         return None
-    return max(0.0, moment.timestamp() - time.time())
+    return max(0.0, moment - time.time())
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:

@@ -1,7 +1,7 @@
 -- How many jobs are where, and how long the oldest waits: for the autoscaler and the metrics.
 --
 -- KEYS[1] root            reads ready:<priority>, delayed, leased, parked, joined, followed, suspended, dead,
---                         maintenance, waiting, webhooks, webhooks:sending, queue
+--                         maintenance, waiting, webhooks, webhooks:turns, webhooks:sending, queue
 -- ARGV    none
 -- Reply   flat list of name and number: ready, delayed, due, leased, expired, parked, joined, suspended,
 --         dead, maintenance (tasks that are due, and one more if calls to callback URLs are: they take no slot,
@@ -17,7 +17,8 @@ local function age(name)
   return since and int(math.max(0, now - tonumber(since))) or '0'
 end
 
-local calls = from('webhooks', '-inf', int(now)) + from('webhooks:sending', '-inf', int(now))
+local calls = from('webhooks', '-inf', int(now)) + from('webhooks:turns', '-inf', int(now))
+  + from('webhooks:sending', '-inf', int(now))
 local queue = redis.call('HMGET', key('queue'), 'service_us', 'slots', 'epoch')
 local joined = card('joined')           -- they stand in `delayed` too, far ahead
 local ready = 0

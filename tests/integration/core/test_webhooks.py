@@ -4,83 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from downloadjobs_cli.embedded import ValkeyServer
-from downloadjobs_core.job import Job, NewJob, job_key
-from downloadjobs_core.leases import LeaseStore, Outcome, QueuePolicy
-from downloadjobs_core.redis_client import RedisConfig, connect
-from downloadjobs_core.scripts import ROOT, Scripts
+from downloadjobs_core.job import job_key
+from downloadjobs_core.leases import Outcome
+from downloadjobs_core.scripts import ROOT
 from downloadjobs_core.states import JobState
 from downloadjobs_core.upkeep import UpkeepStore
-from downloadjobs_core.webhook_addresses import AddressRules, callback_of
-from downloadjobs_core.webhooks import Call, LeaseTerms, Tried, Verdict, WebhookStore
-
-URL = "https://hooks.example.com/downloads?key=secret"
-TERMS = LeaseTerms(lease_seconds=30, at_once_per_user=2, longest_seconds=3_600)
-
-
-class Queue:
-    """Both sides of the queue, and what a test looks at."""
-
-    def __init__(self, url: str) -> None:
-        self.redis: Any = connect(RedisConfig(url))  # its types know bytes as well
-        self.jobs = LeaseStore(self.redis, QueuePolicy(max_deliveries=1))
-        self.calls = WebhookStore(self.redis)
-        self.scripts = Scripts(self.redis)
-
-    def submit(self, job_id: str, *, user: str = "ada", url: str | None = URL) -> None:
-        """Accept a job."""
-        callback = None if url is None else callback_of(url, AddressRules())
-        self.jobs.submit(
-            NewJob(
-                job_id=job_id,
-                user=user,
-                file_ids=(10_000,),
-                total_file_ids=2,
-                max_attempts=1,
-                callback=callback,
-            )
-        )
-
-    def finish(
-        self, job_id: str, state: JobState = JobState.COMPLETED, *, user: str = "ada", url: str | None = URL
-    ) -> Job:
-        """Submit a job and end it."""
-        self.submit(job_id, user=user, url=url)
-        job = self.jobs.lease("worker")
-        assert job is not None
-        key = f"results/{job_id}/1.zip" if state is JobState.COMPLETED else ""
-        self.jobs.finish(job, Outcome(state, result_key=key, result_bytes=7, files_done=1))
-        return job
-
-    def lease(self, **terms: float) -> Call | None:
-        """Lease what is due first."""
-        return self.calls.lease(replace(TERMS, **terms), holder="pod")  # type: ignore[arg-type]
-
-    def leased(self, **terms: float) -> Call:
-        """The same, where there must be one."""
-        call = self.lease(**terms)
-        assert call is not None
-        return call
-
-    def callback(self, job_id: str) -> Job:
-        """What a job's record says of its calls."""
-        return Job.from_hash(self.redis.hgetall(job_key(job_id)))
-
-    def bring_forward(self) -> None:
-        """Let the time of everything that waits for its time come."""
-        for name in ("webhooks", "webhooks:sending", "webhooks:troubled"):
-            for member in self.redis.zrange(f"{ROOT}:{name}", 0, -1):
-                passed = self.redis.time()[0] * 1_000_000 - (1 if name.endswith("troubled") else 10**12)
-                self.redis.zadd(f"{ROOT}:{name}", {member: passed}, xx=True)
-
-    def left(self) -> set[str]:
-        """Keys of calls that are still there."""
-        return {key for key in self.redis.keys(f"{ROOT}:webhook*") if not key.endswith(":wake")}
+from downloadjobs_core.webhooks import Tried, Verdict
+from support_webhook_queue import URL, Queue
 
 
 @pytest.fixture
@@ -190,7 +124,7 @@ def test_a_retry_waits_for_its_time_and_keeps_id_and_body(queue: Queue) -> None:
     assert (job.callback_state, job.callback_status, job.callback_attempts) == ("pending", 500, 1)
     assert job.callback_due_us > job.finished_us + 50_000_000
     queue.redis.delete(job_key("one"))  # whatever becomes of the job
-    queue.bring_forward()
+    queue.pass_time(70, ages=False)  # the body tells the time
     second = queue.leased()
     assert (second.call_id, second.body, second.attempt) == (first.call_id, first.body, 2)
     assert queue.calls.end(second, Tried(Verdict.FAILED, error="timeout"))
@@ -202,7 +136,7 @@ def test_the_try_of_a_killed_process_is_made_again(queue: Queue) -> None:
     """A lease that ran out is taken back, and the late end of the first try changes nothing."""
     queue.finish("one")
     first = queue.leased()
-    queue.bring_forward()
+    queue.pass_time(70)
     second = queue.leased()
     assert (second.call_id, second.attempt) == (first.call_id, 2)
     assert not queue.calls.end(first, Tried(Verdict.DELIVERED, 200))
@@ -218,13 +152,14 @@ def test_a_receiver_in_trouble_is_left_alone_and_tried_by_one_call(queue: Queue)
     first = queue.leased()
     assert queue.calls.end(first, Tried(Verdict.RETRY, error="connect", delay_seconds=5, peace_seconds=60))
     assert queue.lease() is None
-    queue.bring_forward()
+    queue.pass_time(59)
+    assert queue.lease() is None
+    queue.pass_time(1)
     probe = queue.leased()
     assert queue.lease() is None
     assert queue.calls.end(probe, Tried(Verdict.DELIVERED, 200))
-    queue.bring_forward()
-    assert queue.lease() is not None
-    assert queue.lease() is not None
+    assert {queue.leased().job_id, queue.leased().job_id} | {probe.job_id} == {"job-0", "job-1", "job-2"}
+    queue.check()
 
 
 def test_what_one_user_makes_a_receiver_answer_holds_up_nobody_else(queue: Queue) -> None:
@@ -236,18 +171,18 @@ def test_what_one_user_makes_a_receiver_answer_holds_up_nobody_else(queue: Queue
 
 
 def test_a_user_has_so_many_calls_under_way(queue: Queue) -> None:
-    """More are parked, cost others nothing, and return when one ends, delivered or lost."""
+    """More wait, cost others nothing, and come when one ends, delivered or lost."""
     for number in range(5):
         queue.finish(f"eve-{number}", user="eve", url=f"https://dead-{number}.example.com/")
     queue.finish("ada-0", user="ada")
-    first, second = queue.leased(), queue.leased()
-    assert queue.leased().job_id == "ada-0"
+    of_ada, first, second = sorted((queue.leased() for _ in range(3)), key=lambda call: call.job_id)
+    assert of_ada.job_id == "ada-0"
     assert queue.lease() is None
-    assert queue.redis.zcard(f"{ROOT}:webhooks:parked:eve") == 3
+    assert sum(len(queue.lane("eve", f"https://dead-{number}.example.com/")) for number in range(5)) == 3
     assert queue.calls.end(first, Tried(Verdict.DELIVERED, 200))
     third = queue.leased()
     assert queue.lease() is None
-    queue.bring_forward()  # the leases of the second, the third and ada's run out
+    queue.pass_time(70)  # the leases of the second, the third and ada's run out
     jobs = {call.job_id for call in (queue.leased(), queue.leased(), queue.leased())}
     assert "ada-0" in jobs
     assert not queue.calls.end(third, Tried(Verdict.DELIVERED, 200)) or third.job_id in jobs
@@ -256,16 +191,16 @@ def test_a_user_has_so_many_calls_under_way(queue: Queue) -> None:
 
 
 def test_every_call_is_sent_in_the_end(queue: Queue) -> None:
-    """Nothing stays behind in any set, however calls were parked, postponed and lost."""
+    """Nothing stays behind in any set, however calls were put aside, postponed and lost."""
     for number in range(150):
         queue.finish(f"job-{number}", user=f"user-{number % 3}", url=f"https://h{number % 7}.example.com/")
     sent: set[str] = set()
     for turn in range(3_000):
-        call = queue.lease()
+        call = queue.lease(longest_seconds=10**6)
         if call is None:
             if not queue.left():
                 break
-            queue.bring_forward()
+            queue.pass_time(70)
         elif turn % 5 == 0:
             queue.calls.end(call, Tried(Verdict.RETRY, 503, delay_seconds=9, peace_seconds=9))
         elif turn % 7:  # else its process was killed
@@ -288,9 +223,18 @@ def test_a_call_is_given_up_after_its_longest_time(queue: Queue) -> None:
 def test_a_worker_without_a_key_takes_only_what_is_long_overdue(queue: Queue) -> None:
     """While webhooks are being switched on, what another worker will send is left to it."""
     queue.finish("one")
-    assert queue.lease(overdue_seconds=3_600) is None
-    queue.bring_forward()
-    assert queue.leased(overdue_seconds=3_600).job_id == "one"
+    queue.finish("two", url="https://dead.example.com/")
+    off = {"overdue_seconds": 3_600, "longest_seconds": 10**6}
+    assert queue.lease(**off) is None
+    queue.pass_time(3_590)
+    assert queue.lease(**off) is None
+    sent = queue.leased(longest_seconds=10**6)  # by a worker that has a key
+    assert queue.lease(**off) is None
+    assert queue.calls.end(sent, Tried(Verdict.DELIVERED, 200))
+    assert queue.lease(**off) is None
+    queue.pass_time(3_610)
+    assert {sent.job_id, queue.leased(**off).job_id} == {"one", "two"}
+    assert queue.lease(**off) is None
 
 
 def test_a_fenced_process_gets_no_call(queue: Queue) -> None:

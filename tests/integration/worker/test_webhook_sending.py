@@ -28,6 +28,13 @@ from support_webhooks import Receiver, make_certificate, receiving
 
 HEADERS = {"webhook-id": "msg_1"}
 BODY = b'{"type":"job.completed"}'
+IMPOSSIBLE = (
+    "Mon, 01 Jan 2020 00:00:00 +99999999999999999999",
+    "Mon, 01 Jan 2020 00:00:00 -9999",
+    "Mon, 01 Jan 99999999999 00:00:00 GMT",
+    "Mon, 01 Jan 2020 99:00:00 -0000",
+)
+"""Dates that a `Retry-After` may be made of, and that are none."""
 
 
 @pytest.fixture(scope="module")
@@ -373,5 +380,28 @@ def test_retry_after_is_read(receiver: Receiver) -> None:
     finally:
         receiver.answer = lambda _: (204, {})
     assert retry_after_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    for text in ("soon", "-1", "1.5", "²", "Wed, 99 Oct 2015"):
+    for text in ("soon", "-1", "1.5", "²", "Wed, 99 Oct 2015", *IMPOSSIBLE):
         assert retry_after_of(text) is None
+
+
+@pytest.mark.parametrize("wanted", IMPOSSIBLE)
+@pytest.mark.parametrize("status", [200, 404, 429, 503])
+def test_no_retry_after_is_a_fault(receiver: Receiver, status: int, wanted: str) -> None:
+    """Whatever a receiver writes there, its answer is the status."""
+    receiver.answer = lambda _: (status, {"Retry-After": wanted})
+    try:
+        assert sender_to(receiver).send(receiver.url(), HEADERS, BODY) == Answer(status)
+    finally:
+        receiver.answer = lambda _: (204, {})
+
+
+@pytest.mark.parametrize(("status", "seconds"), [(204, None), (302, None), (404, None), (429, 17), (500, 17)])
+def test_retry_after_counts_where_it_says_when_to_try_again(
+    receiver: Receiver, status: int, seconds: float | None
+) -> None:
+    """Of 429 and 5xx alone."""
+    receiver.answer = lambda _: (status, {"Retry-After": "17"})
+    try:
+        assert sender_to(receiver).send(receiver.url(), HEADERS, BODY) == Answer(status, seconds)
+    finally:
+        receiver.answer = lambda _: (204, {})

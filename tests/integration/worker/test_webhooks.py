@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from downloadjobs_cli.embedded import LOOPBACK, SeaweedServer, ValkeyServer
 from downloadjobs_core.job import job_key
 from downloadjobs_core.redis_client import RedisConfig, connect
+from downloadjobs_core.webhook_addresses import AddressRules
 from support_processes import System, running
 from support_servers import killed_after
+from support_webhook_queue import Queue
 from support_webhooks import Received, Receiver, make_key, receiving, verify
 from support_worker import eventually, put_files
 
@@ -217,6 +220,35 @@ def test_dead_receivers_take_no_slot(system: System, receiver: Receiver) -> None
         assert system.wait(system.submit([31_002]))["status"] == "completed"
     finally:
         release.set()
+
+
+@pytest.mark.usefixtures("key")
+def test_a_silent_receiver_holds_up_no_other(system: System, receiver: Receiver) -> None:
+    """Beside hundreds of webhooks to it, those of its user to another, and of others, are sent at once."""
+    with socket.create_server((LOOPBACK, 0), backlog=128) as silent:
+        port = silent.getsockname()[1]
+        switched_on(
+            system, receiver, WEBHOOK_TIMEOUT_SECONDS="1",
+            WEBHOOK_ALLOWED_HOSTS=f"localhost:{receiver.port},localhost:{port}",
+        )  # fmt: skip
+        system.start_api()
+        system.start_worker()
+        queue = Queue(system.valkey.url)
+        local = AddressRules((f"localhost:{receiver.port}", f"localhost:{port}"))
+        for number in range(300):
+            queue.submit(f"silent-{number}", user="eve", url=f"https://localhost:{port}/", rules=local)
+            queue.scripts.run("cancel", f"silent-{number}", "cancelled", "By hand.", 3_600, 0)
+        for user in ("eve", "ada"):
+            for number in range(3):  # the first may have to wait for a try that is under way
+                job_id = f"{user}-{number}"
+                queue.submit(job_id, user=user, url=receiver.url(), rules=local)
+                began = time.monotonic()
+                queue.scripts.run("cancel", job_id, "cancelled", "By hand.", 3_600, 0)
+                arrived(receiver, job_id, seconds=10)
+                assert time.monotonic() - began < 5, job_id
+        waiting = queue.redis.zcard(f"{{downloadjobs}}:webhooks:lane:eve https://localhost:{port}")
+        assert waiting > 200
+        queue.redis.close()
 
 
 @pytest.mark.usefixtures("key")

@@ -275,6 +275,42 @@ def test_an_allowed_host_may_be_anywhere_but_link_local() -> None:
         assert not rules.may_reach(ipaddress.ip_address(text), allowed_host=True)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "64:ff9b::169.254.169.254",       # NAT64
+        "64:ff9b:1::169.254.169.254",     # NAT64 of a network of its own
+        "2002:a9fe:a9fe::1",              # 6to4
+        "2001:0:808:808:0:0:5601:5601",   # Teredo: the client, whose bits are inverted
+        "2001:0:a9fe:a9fe::",             # Teredo: the server
+        "::169.254.169.254",              # IPv4-compatible
+    ],
+)  # fmt: skip
+def test_no_list_opens_a_link_local_address_within_another(text: str) -> None:
+    """An IPv6 address is closed for ever if a translator or tunnel would lead from it to a link-local one."""
+    rules = AddressRules(
+        ("relay.tools.svc",), (ipaddress.ip_network("::/0"), ipaddress.ip_network("0.0.0.0/0"))
+    )
+    for allowed_host in (True, False):
+        assert not rules.may_reach(ipaddress.ip_address(text), allowed_host=allowed_host)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["64:ff9b::10.0.0.1", "64:ff9b:1::10.0.0.1", "64:ff9b:1:a00:0:100::", "2002:a00:1::1", "::1", "fd00::1"],
+)
+def test_an_allowed_host_may_be_private_behind_a_translator(text: str) -> None:
+    """It is link-local addresses alone that stay closed; and only an allowed host gets there."""
+    assert AddressRules().may_reach(ipaddress.ip_address(text), allowed_host=True)
+    assert not AddressRules().may_reach(ipaddress.ip_address(text), allowed_host=False)
+
+
+def test_an_allowed_network_opens_no_other_way_to_it() -> None:
+    """Its addresses are meant as they are, not within those of a translator that nobody named."""
+    rules = AddressRules(networks=(ipaddress.ip_network("10.1.0.0/16"),))
+    assert not rules.may_reach(ipaddress.ip_address("64:ff9b::10.1.2.3"), allowed_host=False)
+
+
 @given(st.text(max_size=80))
 def test_any_text_is_taken_or_refused(text: str) -> None:
     """Whatever is sent, there is a verdict; what is taken cannot end a request's line early."""

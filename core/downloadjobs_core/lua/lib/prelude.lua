@@ -347,15 +347,17 @@ local function note_call(call, id, ...)
   if redis.call('HGET', job_key(id), 'callback_id') == call then redis.call('HSET', job_key(id), ...) end
 end
 
+-- Calls whose time has come wait in lanes, one of each user and receiver, by the time of what they tell. A user's
+-- lanes are in `webhooks:lanes:<user>`, by when each has its turn, and users with lanes in `webhooks:turns`, by when
+-- they have theirs. So each call that waits is found again by time; what ends a try only makes it sooner.
+local function lanes_key(user) return key('webhooks:lanes:' .. user) end
+local function lane_key(user, origin) return key('webhooks:lane:' .. user .. ' ' .. origin) end
+
 -- Ends a try, so that another call of its user may be sent.
-local function end_try(call, user)
+local function end_try(call, user, now)
   redis.call('ZREM', key('webhooks:sending'), call)
   count('webhooks:sending_by_user', user, -1)
-  local parked = redis.call('ZPOPMIN', key('webhooks:parked:' .. user))
-  if parked[1] then
-    redis.call('ZADD', key('webhooks'), parked[2], parked[1])
-    wake_couriers()
-  end
+  if redis.call('ZADD', key('webhooks:turns'), 'XX', 'LT', 'CH', int(now), user) == 1 then wake_couriers() end
 end
 
 -- Ends a call for good: `delivered`, or `failed`.
