@@ -26,9 +26,6 @@ CONNECT_SECONDS: Final = 3.0
 ANSWER_SECONDS: Final = 5.0
 """Longer than the longest blocking read (one second), shorter than a client waits for an answer."""
 
-HEALTH_CHECK_SECONDS: Final = 15
-"""A connection unused for longer is pinged first: load balancers drop idle ones silently."""
-
 RETRIES: Final = 2
 """Tries after a broken connection. The scripts accept a call that comes twice."""
 
@@ -63,7 +60,9 @@ def _options(config: RedisConfig) -> dict[str, Any]:
         "decode_responses": True,
         "socket_connect_timeout": CONNECT_SECONDS,
         "socket_timeout": ANSWER_SECONDS,
-        "health_check_interval": HEALTH_CHECK_SECONDS,
+        # No ping before commands: it is tried as often within each try, and a frozen server would be noticed
+        # after a minute. A connection that a load balancer dropped fails, and the next try has a new one.
+        "health_check_interval": 0,
         "client_name": "downloadjobs",
     }
     if config.url.startswith("rediss://"):

@@ -252,7 +252,9 @@ def test_metrics_are_not_on_the_public_port(system: System) -> None:
 
 def test_a_failed_attempt_is_a_retry_and_then_a_failure(system: System) -> None:
     """An attempt that storage fails is a retry, and the last is the job's end."""
-    system.settings |= {"MAX_ATTEMPTS": "2", "S3_BUCKET_NAME": "not-there-at-all"}
+    system.settings |= {
+        "MAX_ATTEMPTS": "2", "S3_BUCKET_NAME": "not-there-at-all", "STORAGE_PATIENCE_SECONDS": "0",
+    }  # fmt: skip
     system.start_api()
     worker = system.start_worker()
     job = system.submit([10_003])

@@ -141,7 +141,7 @@ class Couriers:
             thread.start()
 
     def close(self) -> None:
-        """End after the tries that are under way."""
+        """End after the tries that are under way, and one more of each thread."""
         self._closing.set()
         until = time.monotonic() + self._terms.lease_seconds
         for thread in self._threads:
@@ -163,6 +163,17 @@ class Couriers:
             except Exception:
                 log.exception("a courier met a fault and goes on")
                 self._closing.wait(POLL_SECONDS)
+        if reachable:
+            self._look_once_more()
+
+    def _look_once_more(self) -> None:
+        """The process' last job may have ended since the last look, and there may be no other worker."""
+        try:
+            self.send_one()
+        except QueueUnavailableError as error:
+            log.warning("webhooks cannot be read from the queue", error=str(error))
+        except Exception:
+            log.exception("a courier met a fault and ends")
 
     def _adopt(self) -> None:
         if time.monotonic() < self._adopt_at:

@@ -256,7 +256,7 @@ def test_a_drained_worker_sends_what_its_last_job_ended(system: System, receiver
     """A job that ends during the drain tells so before the process ends."""
     switched_on(
         system, receiver, DOWNLOAD_DELAY_ENABLED="true", DOWNLOAD_DELAY_MIN_MS="1500",
-        DOWNLOAD_DELAY_MAX_MS="1500",
+        DOWNLOAD_DELAY_MAX_MS="1500", DRAIN_SECONDS="30",
     )  # fmt: skip
     system.start_api()
     worker = system.start_worker()

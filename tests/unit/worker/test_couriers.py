@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import cast
 
 import pytest
@@ -11,6 +12,7 @@ from downloadjobs_core.webhooks import Call, LeaseTerms, Tried, Verdict, Webhook
 from downloadjobs_worker.couriers import FAULT, Couriers, RetryPlan, peace_after
 from downloadjobs_worker.webhook_sending import Answer, SendError, WebhookSender
 from support_webhooks import make_key
+from support_worker import eventually
 
 
 def call(attempt: int = 1) -> Call:
@@ -109,6 +111,38 @@ def test_what_was_not_answered_is_tried_again_by_the_plan(signer: Signer) -> Non
 def test_a_receiver_is_left_alone_as_it_asks(answer: Answer, peace: float) -> None:
     """For a minute at least and six hours at most, after 429 and 5xx alone."""
     assert peace_after(answer) == peace
+
+
+def test_the_last_jobs_call_goes_out(signer: Signer) -> None:
+    """A call that comes while a courier waits, and its process ends before it looks again, is sent still."""
+    waiting, woken = threading.Event(), threading.Event()
+
+    class Waiting(Store):
+        def adopt(self) -> int:
+            return 0
+
+        def wait(self, _timeout_seconds: float) -> None:
+            waiting.set()
+            assert woken.wait(10)
+
+    store = Waiting()
+    couriers = Couriers(
+        cast("WebhookStore", store),
+        cast("WebhookSender", Sender(Answer(200))),
+        signer,
+        RetryPlan((5,)),
+        holder="pod",
+        threads=1,
+    )
+    couriers.start()
+    assert waiting.wait(10)
+    store.calls.append(call())
+    closing = threading.Thread(target=couriers.close)
+    closing.start()
+    eventually(couriers._closing.is_set, 10, "the close")
+    woken.set()
+    closing.join(10)
+    assert [one.verdict for one in store.ended] == [Verdict.DELIVERED]
 
 
 def test_without_a_key_calls_are_given_up() -> None:
