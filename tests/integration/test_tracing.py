@@ -78,7 +78,7 @@ def test_a_job_is_one_connected_trace(system: System, collector: Collector) -> N
     system.start_api()
     system.start_worker()
     trace, parent = secrets.token_hex(16), secrets.token_hex(8)
-    job_id = initiate(system, 31_001, 31_002, 31_003, traceparent=f"00-{trace}-{parent}-01")
+    job_id = initiate(system, 31_001, 31_002, 99_999_997, traceparent=f"00-{trace}-{parent}-01")
     assert system.wait(job_id)["status"] == "completed"
     collector.wait_for("process downloadjobs")
 
