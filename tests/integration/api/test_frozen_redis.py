@@ -15,7 +15,7 @@ from downloadjobs_core.redis_client import CALL_SECONDS
 from support_processes import System, running
 from support_servers import killed_after
 
-PATIENCE = CALL_SECONDS + 4
+PATIENCE = CALL_SECONDS + 8
 """One call, the count of requests before it, and time for a busy machine."""
 
 

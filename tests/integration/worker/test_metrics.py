@@ -59,7 +59,7 @@ def test_probes_outlive_redis(seaweedfs: SeaweedServer, tmp_path: Path) -> None:
         address = side_port(worker.log_path)
         eventually(lambda: status(address, "readyz") == 200, 20, "readiness")
         valkey.pause()
-        eventually(lambda: "leases cannot be renewed" in worker.log_tail(), 30, "the outage")
+        eventually(lambda: "leases cannot be renewed" in worker.log_tail(), 60, "the outage")
         assert (status(address, "livez"), status(address, "readyz")) == (200, 200)
         valkey.resume()
         valkey.kill()
