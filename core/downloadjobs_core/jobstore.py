@@ -24,6 +24,7 @@ from downloadjobs_core.errors import (
 )
 from downloadjobs_core.job import RECORD_FIELDS, SHOWN_FIELDS, Job, NewJob, Once, job_key
 from downloadjobs_core.leases import SECOND_US, QueuePolicy, translated_errors
+from downloadjobs_core.pipelining import PipelinedScripts
 from downloadjobs_core.scripts import ROOT, AsyncScripts
 from downloadjobs_core.states import JobState
 from downloadjobs_core.timeline import timeline_key
@@ -146,6 +147,7 @@ class JobStore:
         self._redis = redis
         self._policy = policy
         self._scripts = AsyncScripts(redis)
+        self._submissions = PipelinedScripts(redis)
         self._waiting: dict[str, list[asyncio.Future[JobStatus | None]]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._rates = rates
@@ -178,7 +180,7 @@ class JobStore:
             max_queued=policy.user_max_queued, record_seconds=policy.record_ttl_seconds, once=once
         )
         with translated_errors():
-            accepted, *rest = await self._scripts.run("submit", *arguments)
+            accepted, *rest = await self._submissions.run("submit", *arguments)
         if accepted == _OF_ANOTHER_REQUEST:
             raise KeyReusedError
         if accepted < 0:
