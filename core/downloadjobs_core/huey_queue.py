@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -80,6 +81,7 @@ class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
         self._holder = holder
         self._reachable = threading.Event()
         self._reachable.set()
+        self._unanswered = threading.local()
         self.closing = threading.Event()
         """Set when the process drains: no job is leased any more."""
 
@@ -100,7 +102,13 @@ class LeaseStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
         return job
 
     def _pop(self) -> dict[str, str] | None:
-        return None if self.closing.is_set() else self._leases.pop(self._worker, holder=self._holder)
+        if self.closing.is_set():
+            return None
+        # The same id until an answer came, also in the slot's next call: see `LeaseStore.pop`.
+        call = self._unanswered.call = getattr(self._unanswered, "call", "") or uuid.uuid4().hex
+        job = self._leases.pop(self._worker, holder=self._holder, call=call)
+        self._unanswered.call = ""
+        return job
 
     def _unless_redis_is_away(self, call: Callable[[], Result]) -> Result | None:
         """Make a call, or wait a moment if Redis cannot be asked; said once, not by each slot again."""

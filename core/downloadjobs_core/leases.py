@@ -36,6 +36,9 @@ BATCH: Final = 100
 """Jobs that one call of `promote` or `reap` moves at most, so that Redis is never blocked for long."""
 
 
+RECORD_MARGIN_SECONDS: Final = 86_400
+"""By which a record outlives its result at least: by what it says, the result is removed, perhaps late."""
+
 SWEEP_TASK: Final = "sweep-orphans"
 """The name of the maintenance task that removes what lost attempts left."""
 
@@ -141,16 +144,17 @@ class LeaseStore:
             raise TooManyQueuedError(job.user, rest[0])
         return bool(accepted)
 
-    def pop(self, worker: str, *, holder: str = "") -> dict[str, str] | None:
+    def pop(self, worker: str, *, holder: str = "", call: str = "") -> dict[str, str] | None:
         """Lease the next ready job: its hash with the new token, or None.
 
         Args:
             worker: who takes it, shown to users.
             holder: which process that is; `worker` without it. One that is fenced gets nothing.
+            call: an id of this call, until it was answered: again, it gets the lease whose answer was lost.
         """
         with translated_errors():
             reply = self._scripts.run(
-                "pop", worker, self._lease_us, self.policy.user_max_running, holder or worker
+                "pop", worker, self._lease_us, self.policy.user_max_running, holder or worker, call
             )
         return None if reply is None else dict(zip(reply[::2], reply[1::2], strict=True))
 
@@ -225,7 +229,9 @@ class LeaseStore:
         """
         result_seconds = job.result_ttl_seconds or self.policy.result_ttl_seconds
         keep_us = result_seconds * SECOND_US if outcome.result_key else 0
-        record_seconds = max(self.policy.record_ttl_seconds, result_seconds if outcome.result_key else 0)
+        record_seconds = self.policy.record_ttl_seconds
+        if outcome.result_key:
+            record_seconds = max(record_seconds, result_seconds + RECORD_MARGIN_SECONDS)
         sharing = sharing_arguments(
             outcome.shared, outcome.result_key, outcome.result_bytes, self.policy.result_ttl_seconds
         )
@@ -258,6 +264,7 @@ class LeaseStore:
                 self.policy.max_deliveries,
                 self.policy.record_ttl_seconds,
                 int(self.policy.orphan_grace_seconds * SECOND_US),
+                self._lease_us,
             )
         return int(back), int(dead)
 

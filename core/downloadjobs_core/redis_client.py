@@ -18,6 +18,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from downloadjobs_core.primary_connections import ASYNC, BLOCKING
+
 if TYPE_CHECKING:
     from redis import Redis
     from redis.asyncio import Redis as AsyncRedis
@@ -27,7 +29,8 @@ ANSWER_SECONDS: Final = 5.0
 """Longer than the longest blocking read (one second), shorter than a client waits for an answer."""
 
 RETRIES: Final = 2
-"""Tries after a broken connection. The scripts accept a call that comes twice."""
+"""Tries after a broken connection. The scripts accept a call that comes twice: a job changes or ends once, a
+lease whose answer was lost is given again (pop.lua), and only a request may be counted twice."""
 
 CALL_SECONDS: Final = 8.0
 """How long a call on an event loop takes at most, all tries together: time for one answer that does not come
@@ -54,6 +57,11 @@ class RedisConfig:
     sentinels: tuple[tuple[str, int], ...] = ()
     sentinel_master: str = ""
 
+    @property
+    def scheme(self) -> str:
+        """The URL's: redis, rediss or unix."""
+        return self.url.partition(":")[0].lower()
+
 
 def _options(config: RedisConfig) -> dict[str, Any]:
     options: dict[str, Any] = {
@@ -65,7 +73,7 @@ def _options(config: RedisConfig) -> dict[str, Any]:
         "health_check_interval": 0,
         "client_name": "downloadjobs",
     }
-    if config.url.startswith("rediss://"):
+    if config.scheme == "rediss":
         options |= {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": config.ca_file}
     return options
 
@@ -74,7 +82,7 @@ def _sentinel_options(config: RedisConfig) -> dict[str, Any]:
     """What the URL says beside its host, which the Sentinels give."""
     parsed = redis.connection.parse_url(config.url)  # type: ignore[no-untyped-call]
     login = {name: parsed[name] for name in ("username", "password", "db") if parsed.get(name)}
-    return {**_options(config), **login, "ssl": config.url.startswith("rediss://")}
+    return {**_options(config), **login, "ssl": config.scheme == "rediss"}
 
 
 def connect(config: RedisConfig) -> Redis:
@@ -92,7 +100,9 @@ def connect(config: RedisConfig) -> Redis:
             config.sentinel_master, retry=retry, **_sentinel_options(config)
         )
         return master
-    return redis.Redis.from_url(config.url, retry=retry, **_options(config))
+    return redis.Redis.from_url(
+        config.url, retry=retry, connection_class=BLOCKING[config.scheme], **_options(config)
+    )
 
 
 class BoundedPipeline(Pipeline):
@@ -147,6 +157,7 @@ def connect_async(config: RedisConfig, *, max_connections: int) -> AsyncRedis:
         max_connections=max_connections,
         timeout=ANSWER_SECONDS,
         retry=retry,
+        connection_class=ASYNC[config.scheme],
         **_options(config),
     )
     return BoundedRedis.from_pool(pool)

@@ -75,6 +75,10 @@ class Proxy:
         """Change what it does from now on, to connections that are open as well."""
         self._loop.call_soon_threadsafe(self._change, mode)
 
+    def lead_to(self, target_port: int) -> None:
+        """Pass new connections on to another port; open ones stay, as behind a Kubernetes Service."""
+        self._target_port = target_port
+
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._serve())

@@ -13,13 +13,13 @@ local function card(name) return redis.call('ZCARD', key(name)) end
 local function from(name, low, high) return redis.call('ZCOUNT', key(name), low, high) end
 local function first(name) return redis.call('ZRANGE', key(name), 0, 0, 'WITHSCORES')[2] end
 local function age(name)
-  local since = first(name)
-  return since and int(math.max(0, now - tonumber(since))) or '0'
+  local oldest = first(name)
+  return oldest and int(since(oldest, now)) or '0'
 end
 
 local calls = from('webhooks', '-inf', int(now)) + from('webhooks:turns', '-inf', int(now))
   + from('webhooks:sending', '-inf', int(now))
-local queue = redis.call('HMGET', key('queue'), 'service_us', 'slots', 'epoch')
+local queue = redis.call('HMGET', key('queue'), 'service_us', 'slots', 'slots_until', 'epoch')
 local joined = card('joined')           -- they stand in `delayed` too, far ahead
 local ready = 0
 for _, priority in ipairs(PRIORITIES) do ready = ready + redis.call('ZCARD', ready_key(priority)) end
@@ -31,7 +31,7 @@ return {
   'parked', card('parked'), 'joined', joined, 'suspended', card('suspended'), 'dead', card('dead'),
   'maintenance', from('maintenance', '-inf', int(now)) + math.min(1, calls),
   'oldest_waiting_us', age('waiting'), 'oldest_dead_us', age('dead'),
-  'service_us', int(tonumber(queue[1] or FIRST_SERVICE_US)), 'slots', int(tonumber(queue[2] or 0)),
+  'service_us', int(tonumber(queue[1] or FIRST_SERVICE_US)), 'slots', int(slots_of(queue[2], queue[3], now)),
   'next_due_us', first('delayed') or '0', 'now_us', int(now),
-  'epoch', queue[3] or '0',
+  'epoch', queue[4] or '0',
 }

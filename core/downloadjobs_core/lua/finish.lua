@@ -20,9 +20,9 @@
 
 local FADE_US = 60000000       -- each end before this one weighs 1/e after a minute, so their sum is a rate a minute
 
--- The sum of ends after one more. A clock that went backwards adds nothing.
-local function fading(sum, since, now)
-  return string.format('%.6f', tonumber(sum or 0) * math.exp(math.min(0, tonumber(since or now) - now) / FADE_US) + 1)
+-- The sum of ends after one more.
+local function fading(sum, last_us, now)
+  return string.format('%.6f', tonumber(sum or 0) * math.exp(-since(last_us, now) / FADE_US) + 1)
 end
 
 local id, token, state = ARGV[1], ARGV[2], ARGV[3]
@@ -52,7 +52,7 @@ end
 if sharing ~= '' then
   redis.call('ZADD', sharers_key(result_key), int(now + keep), id)
   redis.call('ZADD', key('shared'), 'LT', int(now + keep), result_key)
-  redis.call('ZADD', key('maintenance'), 'NX', int(now + keep), 'expire-shared')
+  order_batched('expire-shared', now + keep, now)
 end
 note_stages(id, token, ARGV[6])
 release(id, user, now, state, nil, sharing == 'reused' and 0 or nil)    -- whose files nobody read
@@ -61,11 +61,11 @@ if sharing == 'reused' then
   wake_joined(digest, 1, now)
 elseif keep > 0 and sharing == '' then
   redis.call('ZADD', key('expiring'), int(now + keep), id)
-  redis.call('ZADD', key('maintenance'), 'NX', int(now + keep), 'expire-results')
+  order_batched('expire-results', now + keep, now)
 end
 keep_for(id, ARGV[5])
 
-redis.call('HSET', key('queue'), 'service_us', mean(queue[1], now - tonumber(job[7])),
+redis.call('HSET', key('queue'), 'service_us', mean(queue[1], since(job[7], now)),
   'files', mean(queue[2], tonumber(job[8] or 1)), 'finished', fading(queue[4], queue[5], now),
   'finished_us', int(now))
 call_back(id, state, now)

@@ -15,7 +15,7 @@ local now = now_us()
 if job[4] == 'maintenance' then
   redis.call('DEL', job_key(id))
   redis.call('ZREM', key('leased'), id)
-  redis.call('ZADD', key('maintenance'), int(now), id)
+  order(id, now)
   wake()
   return 1
 end

@@ -6,7 +6,4 @@
 
 redis.call('ZREM', key('workers'), ARGV[1])
 redis.call('HDEL', key('slots'), ARGV[1])
-local slots = 0
-for _, number in ipairs(redis.call('HVALS', key('slots'))) do slots = slots + tonumber(number) end
-redis.call('HSET', key('queue'), 'slots', slots)
-return slots
+return count_slots(now_us())

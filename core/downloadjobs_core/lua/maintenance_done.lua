@@ -1,4 +1,4 @@
--- Ends a maintenance task and says when it is due again.
+-- Ends a maintenance task and says when it is due again, at the latest: it may have been ordered while it ran.
 --
 -- KEYS[1] root            writes job:<task>, leased, maintenance, expiring
 -- ARGV[1] task            ARGV[2] token
@@ -14,9 +14,9 @@ redis.call('DEL', job_key(task))
 local wait = tonumber(ARGV[3])
 if wait < 0 then return 1 end
 if ARGV[4] == '' then
-  redis.call('ZADD', key('maintenance'), int(now + wait), task)
+  order(task, now + wait)
   return 1
 end
 local first = redis.call('ZRANGE', key(ARGV[4]), 0, 0, 'WITHSCORES')[2]
-if first then redis.call('ZADD', key('maintenance'), int(math.max(now + wait, tonumber(first))), task) end
+if first then order(task, math.max(now + wait, tonumber(first))) end
 return 1

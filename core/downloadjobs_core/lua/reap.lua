@@ -6,10 +6,14 @@
 -- ARGV[2] deliveries without an outcome after which a job is a dead letter
 -- ARGV[3] seconds the record of a dead job is kept
 -- ARGV[4] us after which what a lost attempt left is swept
+-- ARGV[5] a lease in us
 -- Reply   {jobs made ready, dead letters}
 
 local now = now_us()
 redis.call('ZREMRANGEBYSCORE', key('dead'), '-inf', int(now - 1000000 * tonumber(ARGV[3])))   -- as their records
+-- After the clock was set back, leases seem to last: those that nobody renews run out as if they were made now.
+local ahead = redis.call('ZRANGEBYSCORE', key('leased'), int(now + 2 * tonumber(ARGV[5])), '+inf', 'LIMIT', 0, ARGV[1])
+for _, id in ipairs(ahead) do redis.call('ZADD', key('leased'), 'XX', int(now + tonumber(ARGV[5])), id) end
 local expired = redis.call('ZRANGEBYSCORE', key('leased'), '-inf', int(now), 'LIMIT', 0, ARGV[1])
 local back, dead = 0, 0
 for _, id in ipairs(expired) do
@@ -18,7 +22,7 @@ for _, id in ipairs(expired) do
   redis.call('ZREM', key('leased'), id)
   if job[5] == 'maintenance' then
     redis.call('DEL', job_key(id))
-    redis.call('ZADD', key('maintenance'), int(now), id)
+    order(id, now)
     wake()
   elseif job[1] == 'processing' then
     sweep_later(now, tonumber(ARGV[4]))

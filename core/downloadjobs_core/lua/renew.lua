@@ -9,14 +9,7 @@ local now = now_us()
 local until_us = int(now + tonumber(ARGV[1]))
 redis.call('ZADD', key('workers'), until_us, ARGV[2])
 redis.call('HSET', key('slots'), ARGV[2], ARGV[3])
-local gone = redis.call('ZRANGEBYSCORE', key('workers'), '-inf', int(now), 'LIMIT', 0, 100)
-for _, worker in ipairs(gone) do
-  redis.call('ZREM', key('workers'), worker)
-  redis.call('HDEL', key('slots'), worker)
-end
-local slots = 0
-for _, number in ipairs(redis.call('HVALS', key('slots'))) do slots = slots + tonumber(number) end
-redis.call('HSET', key('queue'), 'slots', slots)
+count_slots(now)
 
 local reply = {}
 for i = 4, #ARGV, 2 do

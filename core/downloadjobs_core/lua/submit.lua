@@ -34,15 +34,15 @@ local waiting = tonumber(redis.call('HGET', key('waiting_by_user'), user) or 0)
 if waiting >= tonumber(ARGV[5]) then return {-1, waiting} end
 
 local now = now_us()
-local queue = redis.call('HMGET', key('queue'), 'service_us', 'files', 'slots', 'virtual:' .. priority, 'epoch')
-if not queue[5] then
+local queue = redis.call('HMGET', key('queue'), 'service_us', 'files', 'slots', 'slots_until', 'virtual:' .. priority, 'epoch')
+if not queue[6] then
   redis.call('HSET', key('queue'), 'epoch', int(now))
   sweep_later(now, AFTER_WIPE_US)        -- if there was a wipe, results are left that nobody points to
 end
 
-local service = tonumber(queue[1] or FIRST_SERVICE_US)
+local service = math.max(0, tonumber(queue[1] or FIRST_SERVICE_US))
 local cost = service * files / tonumber(queue[2] or files)
-local score = math.max(tonumber(queue[4] or 0), tonumber(redis.call('ZSCORE', key('finish:' .. priority), user) or 0))
+local score = math.max(tonumber(queue[5] or 0), tonumber(redis.call('ZSCORE', key('finish:' .. priority), user) or 0))
 redis.call('ZADD', key('finish:' .. priority), int(score + cost), user)
 
 local ahead = redis.call('ZCOUNT', ready_key(priority), '-inf', int(score))
@@ -50,7 +50,7 @@ for _, class in ipairs(PRIORITIES) do
   if class == priority then break end
   ahead = ahead + redis.call('ZCARD', ready_key(class))
 end
-local slots = math.max(1, tonumber(queue[3] or 0))
+local slots = math.max(1, slots_of(queue[3], queue[4], now))
 local starts = ahead / slots * service
 local held = ARGV[8] == '1'
 

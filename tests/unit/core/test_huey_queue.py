@@ -49,7 +49,8 @@ class Leases:
     calls: list[str] = field(default_factory=list)
     away: bool = False
 
-    def pop(self, worker: str, *, holder: str = "") -> dict[str, str] | None:
+    def pop(self, worker: str, *, holder: str = "", call: str = "") -> dict[str, str] | None:
+        assert call
         self.calls.append(f"pop for {holder or worker}")
         popped = self.pops.pop(0) if self.pops else None
         if isinstance(popped, QueueUnavailableError):

@@ -7,7 +7,8 @@
 -- They are formatted with %.0f, because concatenation turns 16 digits into an exponent.
 --
 -- What is one of a kind stands in the hash `queue`: the last token, the epoch, each class' virtual time,
--- the running means of service time, files and estimates' error, and the slots of all workers.
+-- the running means of service time, files and estimates' error, the slots of all workers and until when they
+-- count, and when each maintenance task ran last.
 --
 -- Where a job waits is its field `place`: ready, parked, delayed, joined or suspended; leased while an
 -- attempt holds it; empty when it has ended. docs/queue.md has the whole picture.
@@ -23,6 +24,7 @@ local FIRST_SERVICE_US = 10000000   -- what a job is taken to last before one ha
 local NEWEST_WEIGHT = 1 / 8    -- of the newest value in a running mean
 local LOOK_AGAIN_US = 60000000      -- when those who wait for another's result are looked at, if nothing wakes them
 local GO_ON_US = 3600000000         -- when one goes on whatever happens, also in a release that knows of no joining
+local BATCH_US = 3600000000         -- between two runs of a batched task, as each may wake a sleeping pool of workers
 local WOKEN = 16               -- of those who wait for a result, how many go on at once when it is there
 local PRIORITIES = {'high', 'normal', 'low'}
 local ALLOWED = {--@transitions@--}
@@ -86,9 +88,12 @@ local function emit(id, kind, state, now, ...)
   end
 end
 
--- A running mean after one more value; `old` is false before the first.
+-- What passed between two times; nothing, if the clock was set back meanwhile.
+local function since(begun_us, now) return math.max(0, now - tonumber(begun_us or now)) end
+
+-- A running mean of what is never negative, after one more value; `old` is false before the first.
 local function mean(old, value)
-  old = tonumber(old or value)
+  old = math.max(0, tonumber(old or value))
   return string.format('%.6f', old + (value - old) * NEWEST_WEIGHT)
 end
 
@@ -100,6 +105,35 @@ local function wake()
   if redis.call('LPUSH', key('wake'), '1') > WAKE_LIMIT then
     redis.call('LTRIM', key('wake'), 0, WAKE_LIMIT - 1)
   end
+end
+
+-- Orders a run of a maintenance task, unless one is ordered for sooner.
+local function order(task, due_us) redis.call('ZADD', key('maintenance'), 'LT', int(due_us), task) end
+
+-- Orders a run of a task that does all that there is to do then: not before the time has come for some of it, nor soon
+-- after its last run.
+local function order_batched(task, due_us, now)
+  local last = tonumber(redis.call('HGET', key('queue'), 'ran:' .. task) or 0)
+  order(task, math.max(due_us, math.min(last, now) + BATCH_US))
+end
+
+-- The slots of all workers: their sum as the last of them wrote it, until the last of their leases has run out.
+local function slots_of(slots, until_us, now)
+  if until_us and tonumber(until_us) <= now then return 0 end
+  return tonumber(slots or 0)
+end
+
+-- Counts the slots anew. Workers whose lease ran out are gone.
+local function count_slots(now)
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', key('workers'), '-inf', int(now), 'LIMIT', 0, 100)) do
+    redis.call('ZREM', key('workers'), worker)
+    redis.call('HDEL', key('slots'), worker)
+  end
+  local slots = 0
+  for _, number in ipairs(redis.call('HVALS', key('slots'))) do slots = slots + tonumber(number) end
+  local last = redis.call('ZRANGE', key('workers'), -1, -1, 'WITHSCORES')[2]
+  redis.call('HSET', key('queue'), 'slots', slots, 'slots_until', last or int(now))
+  return slots
 end
 
 -- A ready job's name in its set. The time of its submission stands before its id, so that jobs of
@@ -202,7 +236,7 @@ local function give_up_share(id, result_key, now, soon)
   if not redis.call('ZSCORE', sharers_key(result_key), id) then return false end
   redis.call('ZADD', sharers_key(result_key), int(now), id)
   redis.call('ZADD', key('shared'), int(now), result_key)
-  redis.call('ZADD', key('maintenance'), 'LT', int(now + soon), 'expire-shared')
+  order('expire-shared', now + soon)
   return true
 end
 
@@ -227,7 +261,7 @@ end
 -- Corrects what a user was charged at submission by what an attempt really took (fair queuing).
 -- The caller sets `charged_us` to 0: later attempts are charged in full.
 local function settle(user, priority, charged_us, leased_us, now, virtual)
-  local owed = now - tonumber(leased_us or now) - tonumber(charged_us or 0)
+  local owed = since(leased_us, now) - tonumber(charged_us or 0)
   virtual = tonumber(virtual or redis.call('HGET', key('queue'), 'virtual:' .. priority) or 0)
   local finish = tonumber(redis.call('ZSCORE', key('finish:' .. priority), user) or virtual) + owed
   if finish > virtual then
@@ -270,7 +304,7 @@ local function release(id, user, ended_us, how, code, bytes)
   code = code or held[5] or ''
   note(id, table.concat({'attempt', held[1] or '', held[2] or 0, held[3] or 0, int(ended_us), how,
     code == '' and '-' or code, held[4] or ''}, ' '))
-  redis.call('HINCRBY', job_key(id), 'worker_us', int(math.max(0, ended_us - tonumber(held[3] or ended_us))))
+  redis.call('HINCRBY', job_key(id), 'worker_us', int(since(held[3], ended_us)))
   redis.call('HINCRBY', job_key(id), 'worker_bytes', bytes or held[6] or 0)
   redis.call('HDEL', job_key(id), 'token', 'worker', 'holder', 'builds')
   redis.call('ZREM', key('leased'), id)
@@ -292,8 +326,8 @@ local function place_of(id)
   local job = redis.call('HMGET', job_key(id), 'place', 'priority', 'created_us')
   local place = job[1]
   if not place or place == '' or place == 'leased' then return nil end
-  local queue = redis.call('HMGET', key('queue'), 'eta_error', 'slots', 'service_us')
-  local off, service = string.format('%.3f', tonumber(queue[1] or 0)), tonumber(queue[3] or FIRST_SERVICE_US)
+  local queue = redis.call('HMGET', key('queue'), 'eta_error', 'service_us', 'slots', 'slots_until')
+  local off, service = string.format('%.3f', tonumber(queue[1] or 0)), tonumber(queue[2] or FIRST_SERVICE_US)
   if place ~= 'ready' then return {place, 0, 0, off, int(service)} end
 
   local ahead = redis.call('ZRANK', ready_key(job[2]), entry_of(id, job[3])) or 0
@@ -301,14 +335,14 @@ local function place_of(id)
     if class == job[2] then break end
     ahead = ahead + redis.call('ZCARD', ready_key(class))
   end
-  local slots = math.max(1, tonumber(queue[2] or 0))
+  local slots = math.max(1, slots_of(queue[3], queue[4], now_us()))
   return {place, ahead, int(ahead / slots * service), off, int(service)}
 end
 
 -- Has the storage swept for what a lost attempt may have left, once its uploads can have ended. A sweep that
 -- is due before stays; one that is due later (after a wipe it is two days) does not hold this one up.
 local function sweep_later(now, after_us)
-  redis.call('ZADD', key('maintenance'), 'LT', int(now + after_us), 'sweep-orphans')
+  order('sweep-orphans', now + after_us)
 end
 
 -- What a call to a job's callback URL tells: copied, so that every try tells the same, whatever becomes of the job.
