@@ -330,6 +330,13 @@ def test_answer_without_length_or_range(
         store.open("a.zip", offset=3)
 
 
+def test_a_range_shorter_than_asked_for_is_not_read(store: S3ObjectStore, server: Scripted) -> None:
+    """An answer that leaves out the object's end (RFC 9110, 15.3.7) is an error, never an early end."""
+    server.answer = Answer(206, {"Content-Range": "bytes 3-5/10"}, b"345")
+    with pytest.raises(ObjectStoreUnavailableError, match="3 of the 7 bytes"):
+        store.open("a.zip", offset=3)
+
+
 def test_bytes_come_as_they_are_stored(store: S3ObjectStore, server: Scripted) -> None:
     """An object that was stored with a Content-Encoding is read as it was stored, not unpacked."""
     packed = gzip.compress(b"hello")
