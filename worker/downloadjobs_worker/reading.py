@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from downloadjobs_core import logs
 from downloadjobs_core.errors import (
+    LeaseLostError,
     ObjectChangedError,
     ObjectNotFoundError,
     ObjectStoreDeniedError,
@@ -151,10 +152,11 @@ class ReadAhead:
                 return
             try:
                 _Read(self, stream).run()
-            except (_Abandoned, HandBackRequested):
+            except (_Abandoned, HandBackRequested, LeaseLostError):
                 return
             except Exception as error:  # noqa: BLE001 - carried to the archive's writer
-                self.put(stream, _Failed(error))
+                with suppress(_Abandoned):
+                    self.put(stream, _Failed(error))
 
     @property
     def stopped(self) -> bool:
