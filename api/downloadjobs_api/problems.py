@@ -21,6 +21,7 @@ from downloadjobs_core import logs, trace_context
 from downloadjobs_core.errors import (
     CallbackRefusedError,
     ClaimUnknownError,
+    CredentialsRefusedError,
     DownloadJobsError,
     JobNotFoundError,
     KeyReusedError,
@@ -183,7 +184,7 @@ def of_domain_error(error: DownloadJobsError) -> ProblemError:
     if isinstance(error, ObjectStoreError):
         message = (
             "The storage cannot be reached. Try again soon."
-            if error.retryable
+            if error.retryable and not isinstance(error, CredentialsRefusedError)
             else "The storage refuses this service. Its operator must correct the settings."
         )
         return ProblemError(STORAGE_UNAVAILABLE, message, headers=retry)

@@ -161,7 +161,16 @@ class ObjectChangedError(ObjectStoreError):
 
 
 class ObjectStoreDeniedError(ObjectStoreError):
-    """The credentials are wrong, or lack a permission."""
+    """A request was denied: for its object alone, or since the credentials are wrong or lack a permission."""
+
+
+class CredentialsRefusedError(ObjectStoreError):
+    """The credentials are refused, whatever they ask for: they are wrong, have expired, or cannot be had.
+
+    It concerns no single object. It may pass, since credentials are renewed while they are in use.
+    """
+
+    retryable = True
 
 
 class BucketNotFoundError(ObjectStoreError):

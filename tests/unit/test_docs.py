@@ -39,6 +39,7 @@ from downloadjobs_cli.options import DEFAULT_API
 from downloadjobs_core import logs
 from downloadjobs_core.errors import (
     BucketNotFoundError,
+    CredentialsRefusedError,
     ObjectChangedError,
     ObjectStoreDeniedError,
     ObjectStoreError,
@@ -536,6 +537,7 @@ def test_retries_are_told() -> None:
     """queue.md says which failures of an attempt are tried again, as the worker decides."""
     faults = [
         ObjectStoreUnavailableError(), ObjectChangedError("key"), RuntimeError(), ObjectStoreDeniedError(),
+        CredentialsRefusedError(),
         BucketNotFoundError("bucket"), ObjectStoreError("the region is wrong"),
     ]  # fmt: skip
     known = {(failure.code, failure.retryable) for failure in map(failure_of, faults)} | {

@@ -15,6 +15,7 @@ from typing import Final
 from downloadjobs_core import logs
 from downloadjobs_core.errors import (
     BucketNotFoundError,
+    CredentialsRefusedError,
     LeaseLostError,
     ObjectChangedError,
     ObjectStoreDeniedError,
@@ -47,13 +48,14 @@ class Failure:
     retryable: bool
 
 
+_DENIED: Final = Failure("storage-denied", "The storage refuses the worker's credentials.", retryable=True)
+"""Retried, or a moment's fault in rotating credentials would fail every job that waits."""
+
 _FAILURES: Final = {
     ObjectChangedError: Failure("file-changed", "A file changed while it was read.", retryable=True),
     BucketNotFoundError: Failure("bucket-not-found", "The storage's bucket does not exist.", retryable=True),
-    # Retried, or a moment's fault in rotating credentials would fail every job that waits.
-    ObjectStoreDeniedError: Failure(
-        "storage-denied", "The storage refuses the worker's credentials.", retryable=True
-    ),
+    ObjectStoreDeniedError: _DENIED,
+    CredentialsRefusedError: _DENIED,
     # No call mends an upload that the store lost, but a fresh attempt makes a fresh one.
     UploadNotFoundError: Failure(
         "storage-unavailable", "The storage lost the unfinished result.", retryable=True

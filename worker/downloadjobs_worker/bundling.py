@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from downloadjobs_core.errors import ObjectChangedError
-from downloadjobs_core.file_faults import FileFault
+from downloadjobs_core.file_faults import NOT_FOUND, FileFault, fault_by_code
 from downloadjobs_core.job import Job, rfc3339
 from downloadjobs_core.leases import Outcome
 from downloadjobs_core.objectstore.protocol import ObjectStat, ObjectStore
@@ -98,7 +98,9 @@ class Bundler:
         hold.stages.ended(PLANNING, began_ms, len(planned))
         hold.progress.bytes_total = sum(file.size for file in planned)
         if all(isinstance(file.found, FileFault) for file in planned):
-            return _nothing_found(planned)
+            return _no_file_found(
+                [(file.file_id, file.found) for file in planned if isinstance(file.found, FileFault)]
+            )
         flight = flights.board(hold, planned) if flights else None
         if flight is not None and flight.found is not None:
             return flight.found
@@ -117,6 +119,10 @@ class Bundler:
         )
         try:
             entries = self._write_archive(hold, planned, uploader, anonymous=flight is not None)
+            if all(entry.error for entry in entries):
+                # What the plan found went away before its turn.
+                uploader.abort()
+                return _no_file_found([(entry.fileId, fault_by_code(entry.error or "")) for entry in entries])
             began_ms = hold.stages.now_ms()
             uploader.flush()
             confirm_lease()
@@ -238,14 +244,18 @@ def _entry(
     )
 
 
-def _nothing_found(planned: list[PlannedFile]) -> Outcome:
+def _no_file_found(failed: list[tuple[int, FileFault]]) -> Outcome:
+    if any(fault != NOT_FOUND for _, fault in failed):
+        message = "None of the requested files can be had."
+    elif len(failed) > 1:
+        message = "None of the requested files exists."
+    else:
+        message = "The requested file does not exist."
     return Outcome(
         JobState.FAILED,
-        files_done=len(planned),
-        files_failed=len(planned),
-        failed=[(file.file_id, file.found.code) for file in planned if isinstance(file.found, FileFault)],
+        files_done=len(failed),
+        files_failed=len(failed),
+        failed=[(file_id, fault.code) for file_id, fault in failed],
         error_code="no-file-found",
-        error_message="None of the requested files exists."
-        if len(planned) > 1
-        else "The requested file does not exist.",
+        error_message=message,
     )

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from downloadjobs_core import logs
 from downloadjobs_core.errors import (
     BucketNotFoundError,
+    CredentialsRefusedError,
     ObjectStoreDeniedError,
     ObjectStoreError,
     QueueUnavailableError,
@@ -28,7 +29,11 @@ QUEUE_PATIENCE_SECONDS: Final = 120.0
 QUEUE_PAUSE_SECONDS: Final = 1.0
 
 REFUSALS: Final = (ObjectStoreDeniedError, BucketNotFoundError)
-"""No try mends them, unless storage refuses everything: credentials are being renewed, or were mistyped."""
+"""No try mends them, unless storage refuses everything: credentials are being renewed, or were mistyped. Most
+answers do not tell which it is (that to HEAD has no body)."""
+
+LAST_REFUSAL: Final = 2
+"""The refusal that counts: storage was found usable after each, so this is no moment's fault."""
 
 Result = TypeVar("Result")
 
@@ -49,11 +54,13 @@ class Tries:
     def __init__(self, watch: StorageWatch | None) -> None:
         self._watch = watch
         self._made = 0
+        self._refused = 0
         self._outage: float | None = None
 
     def succeeded(self) -> None:
         """What fails from now on is another fault."""
         self._made = 0
+        self._refused = 0
         self._outage = None
 
     def delay_after(self, error: ObjectStoreError) -> float:
@@ -63,12 +70,15 @@ class Tries:
             error: what the last one met.
 
         Raises:
+            ObjectStoreDeniedError: that error: this call alone is denied, since storage was found usable
+                after it, and after the try that followed.
+            CredentialsRefusedError: everything was denied, and patience is at its end.
             ObjectStoreError: that error, when another try cannot help, or none is left.
         """
+        if isinstance(error, REFUSALS):
+            return self._delay_after_refusal(error)
         if not error.retryable:
-            if not isinstance(error, REFUSALS) or not self._is_outage(error):
-                raise error
-            return OUTAGE_PAUSE_SECONDS
+            raise error
         if self._made < len(DELAYS_SECONDS):
             self._made += 1
             return DELAYS_SECONDS[self._made - 1]
@@ -81,14 +91,26 @@ class Tries:
         self._made = 1
         return DELAYS_SECONDS[0]
 
-    def _is_outage(self, error: ObjectStoreError) -> bool:
+    def _delay_after_refusal(self, error: ObjectStoreError) -> float:
+        # What was known before the refusal says nothing of it.
+        if self._is_outage(error, since=time.monotonic()):
+            self._refused = 0
+            return OUTAGE_PAUSE_SECONDS
+        self._refused += 1
+        if self._refused == LAST_REFUSAL:
+            raise error
+        return DELAYS_SECONDS[0]
+
+    def _is_outage(self, error: ObjectStoreError, since: float = float("-inf")) -> bool:
         watch = self._watch
-        if watch is None or watch.fault() is None:
+        if watch is None or watch.fault(since) is None:
             return False
         now = time.monotonic()
         if self._outage is None:
             self._outage = now
         if now - self._outage >= watch.patience_seconds:
+            if isinstance(error, ObjectStoreDeniedError):
+                raise CredentialsRefusedError(str(error)) from error
             raise error
         return True
 

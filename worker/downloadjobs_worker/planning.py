@@ -48,7 +48,12 @@ def fault_of(error: ObjectNotFoundError | ObjectStoreDeniedError) -> FileFault:
 
 
 def look_up(store: ObjectStore, hold: Hold, file_id: int, key: str) -> PlannedFile:
-    """Ask for one file's size and ETag, with patience."""
+    """Ask for one file's size and ETag, with patience.
+
+    Raises:
+        ObjectStoreError: the storage could not be asked, or refuses everything.
+        LeaseLostError, HandBackRequested: the attempt must stop.
+    """
     try:
         return PlannedFile(file_id, key, patiently(hold, "stat", lambda: store.stat(key)))
     except (ObjectNotFoundError, ObjectStoreDeniedError) as error:
@@ -63,7 +68,7 @@ def plan_files(
     Raises:
         ObjectStoreUnavailableError: the storage could not be asked.
         BucketNotFoundError: nothing was found because the whole bucket is missing.
-        ObjectStoreDeniedError: nothing was found because the credentials are refused.
+        CredentialsRefusedError, ObjectStoreDeniedError: the storage refuses everything.
         LeaseLostError, HandBackRequested: the attempt must stop.
     """
     while True:

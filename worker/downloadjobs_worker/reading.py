@@ -19,10 +19,12 @@ from typing import Final, Self
 
 from downloadjobs_core import logs
 from downloadjobs_core.errors import (
+    LeaseLostError,
     ObjectChangedError,
     ObjectNotFoundError,
     ObjectStoreDeniedError,
     ObjectStoreError,
+    ObjectStoreUnavailableError,
 )
 from downloadjobs_core.file_faults import FileFault
 from downloadjobs_core.objectstore.protocol import ObjectReader, ObjectStat, ObjectStore
@@ -150,10 +152,11 @@ class ReadAhead:
                 return
             try:
                 _Read(self, stream).run()
-            except (_Abandoned, HandBackRequested):
+            except (_Abandoned, HandBackRequested, LeaseLostError):
                 return
             except Exception as error:  # noqa: BLE001 - carried to the archive's writer
-                self.put(stream, _Failed(error))
+                with suppress(_Abandoned):
+                    self.put(stream, _Failed(error))
 
     @property
     def stopped(self) -> bool:
@@ -184,78 +187,79 @@ class _Read:
         self._ahead = ahead
         self._stream = stream
         self._key = stream.planned.key
-        self._found = stream.planned.found
         self._opened: ObjectStat | None = None
         self._offset = 0
         self._tries = Tries(ahead.hold.storage)
-        self._pending = b""
-        """A chunk that found no room; its bytes count as read."""
+        self._since_fault = 0
 
     def run(self) -> None:
         """Fill the stream's queue, up to the end mark."""
-        while not isinstance(self._found, FileFault):
-            if self._read_once(self._found):
-                return
-        self._ahead.put(self._stream, self._found)
+        found = self._stream.planned.found
+        while isinstance(found, ObjectStat) and not self._at_end:
+            try:
+                with self._ahead.store.open(self._key, offset=self._offset, if_match=found.etag) as reader:
+                    self._copy(reader)
+            except ObjectStoreError as error:
+                found = self._after(error, found)
+        if isinstance(found, FileFault):
+            self._ahead.put(self._stream, found)
         self._ahead.put(self._stream, None)
 
-    def _read_once(self, expected: ObjectStat) -> bool:
-        """Read on until the end (True), a pause, or a fault that may pass (False)."""
-        try:
-            with self._ahead.store.open(self._key, offset=self._offset, if_match=expected.etag) as reader:
-                return self._copy(reader)
-        except ObjectNotFoundError as error:
-            return self._cannot_be_had(error)
-        except ObjectStoreDeniedError as error:
-            try:
-                self._try_again(error)
-            except ObjectStoreDeniedError:  # this file alone
-                return self._cannot_be_had(error)
-            return False
-        except ObjectChangedError as error:
-            # Nothing of it is in the archive yet, so the new content may take the old one's place.
-            if self._opened is not None:
-                raise
-            self._try_again(error)
-            planned = self._stream.planned
-            self._found = look_up(self._ahead.store, self._ahead.hold, planned.file_id, planned.key).found
-            return False
-        except ObjectStoreError as error:
-            self._try_again(error)
-            return False
+    @property
+    def _at_end(self) -> bool:
+        return self._opened is not None and self._offset >= self._opened.size
 
-    def _cannot_be_had(self, error: ObjectNotFoundError | ObjectStoreDeniedError) -> bool:
-        if self._opened is not None:
-            raise ObjectChangedError(self._key) from error
-        self._found = fault_of(error)
-        return False
-
-    def _copy(self, reader: ObjectReader) -> bool:
+    def _copy(self, reader: ObjectReader) -> None:
+        """Queue what is read, up to the end or a pause; every turn but the last takes a byte or raises."""
         if self._opened is None:
             self._opened = reader.stat
             self._ahead.put(self._stream, reader.stat)
-        while True:
-            if self._pending and not self._ahead.put(self._stream, self._pending, IDLE_SECONDS):
+        while not self._at_end:
+            chunk = reader.read(CHUNK_BYTES)
+            if not chunk:
+                raise ObjectStoreUnavailableError(
+                    f"Reading {self._key} ended {self._opened.size - self._offset} bytes before its end."
+                )
+            self._offset += len(chunk)
+            self._got_on(len(chunk))
+            if not self._ahead.put(self._stream, chunk, IDLE_SECONDS):
                 reader.close()
-                self._ahead.put(self._stream, self._pending)
-                self._pending = b""
-                return self._at_end()
-            self._pending = b""
-            if self._at_end():
-                return True
-            self._pending = reader.read(CHUNK_BYTES)
-            self._offset += len(self._pending)
+                self._ahead.put(self._stream, chunk)
+                return
+
+    def _got_on(self, read: int) -> None:
+        """Forget the fault before once a chunk came without another: ten bytes a try would take for ever."""
+        self._since_fault += read
+        if self._since_fault >= CHUNK_BYTES:
             self._tries.succeeded()
 
-    def _at_end(self) -> bool:
-        if self._opened is None or self._offset < self._opened.size:
-            return False
-        self._ahead.put(self._stream, None)
-        return True
+    def _after(self, error: ObjectStoreError, expected: ObjectStat) -> ObjectStat | FileFault:
+        """Wait after a fault that may pass.
 
-    def _try_again(self, error: ObjectStoreError) -> None:
+        Returns:
+            what to read on, or why the file cannot be had.
+
+        Raises:
+            ObjectStoreError: the read broke for good.
+        """
+        if isinstance(error, ObjectChangedError) and self._opened is not None:
+            raise error
+        try:
+            self._wait(error)
+        except (ObjectNotFoundError, ObjectStoreDeniedError) as final:
+            if self._opened is not None:
+                raise ObjectChangedError(self._key) from final
+            return fault_of(final)
+        if not isinstance(error, ObjectChangedError):
+            return expected
+        # Nothing of it is in the archive yet, so the new content may take the old one's place.
+        planned = self._stream.planned
+        return look_up(self._ahead.store, self._ahead.hold, planned.file_id, planned.key).found
+
+    def _wait(self, error: ObjectStoreError) -> None:
         if self._ahead.stopped:
             raise _Abandoned
+        self._since_fault = 0
         delay = self._tries.delay_after(error)
         log.warning(
             "reading a file broke, going on from there",

@@ -26,15 +26,20 @@ class StorageWatch:
         self.patience_seconds = patience_seconds
         self._stores = list({id(store): store for store in stores}.values())
         self._lock = threading.Lock()
-        self._asked = float("-inf")
+        self._began = self._ended = float("-inf")
         self._fault: ObjectStoreError | None = None
 
-    def fault(self) -> ObjectStoreError | None:
-        """Why storage cannot be used now; None if it can."""
+    def fault(self, since: float = float("-inf")) -> ObjectStoreError | None:
+        """Why storage cannot be used now; None if it can.
+
+        Args:
+            since: the answer must be to a question that was asked later (`time.monotonic`).
+        """
         with self._lock:
-            if time.monotonic() - self._asked >= FRESH_SECONDS:
+            if self._began <= since or time.monotonic() - self._ended >= FRESH_SECONDS:
+                self._began = time.monotonic()
                 self._fault = self._ask()
-                self._asked = time.monotonic()
+                self._ended = time.monotonic()
             return self._fault
 
     def _ask(self) -> ObjectStoreError | None:

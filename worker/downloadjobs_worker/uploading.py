@@ -184,9 +184,11 @@ class PartUploader:
         self._empty_buffers()
         self._upload_id = None
         if self._completing:
+            # It may have been done, its answer being lost; and a server goes on alone, after our patience.
             self._remove_object()
+            self._ledger.left(self._key)
         if self._creations:
-            self._clear()
+            self._clear(known_outcome=not self._completing)
 
     def close(self) -> None:
         """End the threads. Every part has arrived by then."""
@@ -203,19 +205,19 @@ class PartUploader:
             buffer.clear()
 
     def _remove_object(self) -> None:
-        """A completion that failed may have been done all the same, and its answer been lost."""
         try:
             self._store.delete(self._key)
         except ObjectStoreError as error:
             log.warning("an unpublished result is left to the orphan sweep", key=self._key, error=str(error))
-            self._ledger.left(self._key)
 
-    def _clear(self, keep: str | None = None) -> None:
+    def _clear(self, keep: str | None = None, *, known_outcome: bool = True) -> None:
         """Abort what there is of uploads under the key, which is this attempt's alone.
 
         Args:
             keep: an upload that was completed. Its creation may have been tried several times, the answers
                 to the others being lost; only then is there anything else.
+            known_outcome: what is gone now stays gone. An upload that is being completed is not listed by
+                every store, and is there again if that fails.
         """
         try:
             if keep is None or self._creations > 1:
@@ -226,7 +228,8 @@ class PartUploader:
             log.warning("an unfinished upload is left to the orphan sweep", key=self._key, error=str(error))
             self._ledger.left(self._key)
         else:
-            self._ledger.ended(self._key)
+            if known_outcome:
+                self._ledger.ended(self._key)
 
     def _create_upload(self) -> str:
         self._creations += 1

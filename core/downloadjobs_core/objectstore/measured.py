@@ -12,6 +12,7 @@ from typing import Final
 
 from downloadjobs_core.errors import (
     BucketNotFoundError,
+    CredentialsRefusedError,
     ObjectChangedError,
     ObjectNotFoundError,
     ObjectStoreDeniedError,
@@ -36,6 +37,7 @@ _RESULTS: Final[Mapping[type[Exception], str]] = {
     BucketNotFoundError: "not_found",
     ObjectChangedError: "changed",
     ObjectStoreDeniedError: "denied",
+    CredentialsRefusedError: "denied",
     ObjectStoreUnavailableError: "unavailable",
 }
 

@@ -2,8 +2,9 @@
 
 Only calls that MinIO, SeaweedFS and AWS share. A store is bound to one bucket;
 keys are strings without a leading slash. Every method may raise
-`ObjectStoreUnavailableError`, `ObjectStoreDeniedError` or `BucketNotFoundError`,
-and a plain `ObjectStoreError` for what no retry mends (a wrong region, a part too small).
+`ObjectStoreUnavailableError`, `CredentialsRefusedError`, `ObjectStoreDeniedError` or
+`BucketNotFoundError`, and a plain `ObjectStoreError` for what no retry mends (a wrong region, a
+part too small).
 All methods block: callers on an event loop run them in a thread. Stores are safe for
 several threads, readers are not.
 """

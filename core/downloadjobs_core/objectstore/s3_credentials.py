@@ -16,7 +16,7 @@ from minio.credentials.providers import (
 from urllib3 import PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError
 
-from downloadjobs_core.errors import ObjectStoreDeniedError, ObjectStoreError, ObjectStoreUnavailableError
+from downloadjobs_core.errors import CredentialsRefusedError, ObjectStoreError, ObjectStoreUnavailableError
 
 METADATA_CONNECT_SECONDS: Final = 2.0
 """For the cloud's metadata address, which outside of a cloud just swallows packets."""
@@ -65,7 +65,7 @@ class _TranslatedProvider(Provider):
         """The credentials, kept until shortly before they expire.
 
         Raises:
-            ObjectStoreDeniedError: there are none, or they were refused.
+            CredentialsRefusedError: there are none, or they were refused.
             ObjectStoreUnavailableError: who gives them did not answer.
         """
         failure: ObjectStoreError
@@ -75,5 +75,5 @@ class _TranslatedProvider(Provider):
             except (HTTPError, OSError):
                 failure = ObjectStoreUnavailableError(_MISSING)
             except (ValueError, KeyError):
-                failure = ObjectStoreDeniedError(_MISSING)
+                failure = CredentialsRefusedError(_MISSING)
         raise failure

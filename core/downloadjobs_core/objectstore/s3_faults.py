@@ -29,6 +29,7 @@ from urllib3.exceptions import SSLError as PoolSSLError
 
 from downloadjobs_core.errors import (
     BucketNotFoundError,
+    CredentialsRefusedError,
     ObjectChangedError,
     ObjectNotFoundError,
     ObjectStoreDeniedError,
@@ -58,7 +59,7 @@ _BUSY_STATUS: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY
 _REGION: Final = frozenset(
     {"AuthorizationHeaderMalformed", "InvalidRegion", "PermanentRedirect", "Redirect", "TemporaryRedirect"}
 )
-_DENIED: Final = {
+_REFUSED: Final = {
     "InvalidAccessKeyId": "does not know the access key: correct S3_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": (
         "refused the signature: correct S3_SECRET_ACCESS_KEY (or a proxy on the way changes the Host header)"
@@ -67,10 +68,15 @@ _DENIED: Final = {
     "ExpiredToken": "says that the credentials have expired: renew them",
     "InvalidToken": "refused the session token: renew the credentials",
 }
+"""Codes that concern the credentials, whatever object was asked for."""
 
-_DENIED_ANYHOW: Final = (
+_DENIED: Final = (
     "denied access: the credentials (S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY) are wrong or lack a permission"
 )
+_NO_REASON: Final = "400 BadRequest Bad request"
+"""What minio-py makes of a 400 without a body, in answer to HEAD. AWS gives it where a session token has
+expired, and for an object that is encrypted with its customer's own key."""
+
 _Reasons: TypeAlias = tuple[tuple[tuple[type[BaseException], ...], str], ...]
 _REASONS: Final[_Reasons] = (
     ((NameResolutionError,), "cannot be found: its host name does not resolve"),
@@ -135,8 +141,10 @@ class FaultTranslator:
             return ObjectStoreError(
                 f"{where} has bucket {self.bucket} in another region: set S3_REGION ({what})."
             )
-        if code in _DENIED or status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            return ObjectStoreDeniedError(f"{where} {_DENIED.get(code, _DENIED_ANYHOW)}.")
+        if code in _REFUSED:
+            return CredentialsRefusedError(f"{where} {_REFUSED[code]}.")
+        if what == _NO_REASON or status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            return ObjectStoreDeniedError(f"{where} {_DENIED}.")
         if code in _BUSY or status in _BUSY_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return ObjectStoreUnavailableError(f"{where} cannot work now ({what}).")
         return ObjectStoreError(f"{where} refused a request ({what}).")

@@ -61,10 +61,17 @@ def opened(key: str, offset: int, response: BaseHTTPResponse) -> S3Reader:
     length = response.headers.get("Content-Length")
     begins, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
     if length is None or (offset and begins.partition("-")[0] != str(offset)):
-        response.close()
-        response.release_conn()
-        raise ObjectStoreUnavailableError(
-            f"The answer for {key} lacks its length or its range: a proxy on the way may change answers."
-        )
-    stat = ObjectStat(key, int(total or length), response.headers.get("ETag", "").strip('"'))
-    return S3Reader(stat, response, int(length))
+        raise _unfit(key, response, "lacks its length or its range")
+    size = int(total or length)
+    if int(length) != size - offset:
+        # A server may answer with less than was asked for (RFC 9110, 15.3.7).
+        raise _unfit(key, response, f"has {length} of the {size - offset} bytes from {offset} on")
+    return S3Reader(ObjectStat(key, size, response.headers.get("ETag", "").strip('"')), response, int(length))
+
+
+def _unfit(key: str, response: BaseHTTPResponse, fault: str) -> ObjectStoreUnavailableError:
+    response.close()
+    response.release_conn()
+    return ObjectStoreUnavailableError(
+        f"The answer for {key} {fault}: a proxy on the way may change answers."
+    )

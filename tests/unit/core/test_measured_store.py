@@ -8,6 +8,7 @@ import pytest
 
 from downloadjobs_core.errors import (
     BucketNotFoundError,
+    CredentialsRefusedError,
     ObjectChangedError,
     ObjectNotFoundError,
     ObjectStoreDeniedError,
@@ -82,6 +83,7 @@ def test_each_kind_of_fault_has_a_result() -> None:
         BucketNotFoundError("b"): "not_found",
         ObjectChangedError("k"): "changed",
         ObjectStoreDeniedError(): "denied",
+        CredentialsRefusedError(): "denied",
         ObjectStoreUnavailableError(): "unavailable",
         ObjectStoreError(): "error",
         RuntimeError(): "error",

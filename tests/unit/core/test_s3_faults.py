@@ -19,6 +19,7 @@ from minio.credentials.providers import Provider
 
 from downloadjobs_core.errors import (
     BucketNotFoundError,
+    CredentialsRefusedError,
     ObjectChangedError,
     ObjectNotFoundError,
     ObjectStoreDeniedError,
@@ -174,10 +175,11 @@ def fault_of(store: S3ObjectStore, server: Scripted, answer: Answer) -> ObjectSt
         ("NoSuchUpload", 404, UploadNotFoundError, "completed or aborted"),
         ("InvalidPart", 400, UploadNotFoundError, "a part is not there"),
         ("AccessDenied", 403, ObjectStoreDeniedError, "lack a permission"),
-        ("InvalidAccessKeyId", 403, ObjectStoreDeniedError, "correct S3_ACCESS_KEY_ID"),
-        ("SignatureDoesNotMatch", 403, ObjectStoreDeniedError, "correct S3_SECRET_ACCESS_KEY"),
-        ("RequestTimeTooSkewed", 403, ObjectStoreDeniedError, "clock"),
-        ("ExpiredToken", 400, ObjectStoreDeniedError, "expired"),
+        ("InvalidAccessKeyId", 403, CredentialsRefusedError, "correct S3_ACCESS_KEY_ID"),
+        ("SignatureDoesNotMatch", 403, CredentialsRefusedError, "correct S3_SECRET_ACCESS_KEY"),
+        ("RequestTimeTooSkewed", 403, CredentialsRefusedError, "clock"),
+        ("ExpiredToken", 400, CredentialsRefusedError, "expired"),
+        ("InvalidToken", 400, CredentialsRefusedError, "session token"),
         ("Unheard", 401, ObjectStoreDeniedError, "S3_ACCESS_KEY_ID"),
         ("SlowDown", 503, ObjectStoreUnavailableError, "SlowDown"),
         ("InternalError", 500, ObjectStoreUnavailableError, "InternalError"),
@@ -256,6 +258,7 @@ def test_lists_that_are_not_s3(store: S3ObjectStore, server: Scripted, body: byt
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
+        (400, ObjectStoreDeniedError),
         (403, ObjectStoreDeniedError),
         (404, ObjectNotFoundError),
         (412, ObjectChangedError),
@@ -277,7 +280,7 @@ def test_check_asks_why(store: S3ObjectStore, server: Scripted) -> None:
     """A check that HEAD denies asks again in a way whose answer says why."""
     server.answer = xml("InvalidAccessKeyId")
     server.answer.status = 403
-    with pytest.raises(ObjectStoreDeniedError, match="correct S3_ACCESS_KEY_ID"):
+    with pytest.raises(CredentialsRefusedError, match="correct S3_ACCESS_KEY_ID"):
         store.check()
     assert [method for method, _, _ in server.asked] == ["HEAD", "GET"]
 
@@ -327,6 +330,13 @@ def test_answer_without_length_or_range(
     """An answer that does not say how long it is, or begins elsewhere than asked, is not read."""
     server.answer = Answer(206, headers, b"a\r\n0123456789\r\n0\r\n\r\n")
     with pytest.raises(ObjectStoreUnavailableError, match="proxy"):
+        store.open("a.zip", offset=3)
+
+
+def test_a_range_shorter_than_asked_for_is_not_read(store: S3ObjectStore, server: Scripted) -> None:
+    """An answer that leaves out the object's end (RFC 9110, 15.3.7) is an error, never an early end."""
+    server.answer = Answer(206, {"Content-Range": "bytes 3-5/10"}, b"345")
+    with pytest.raises(ObjectStoreUnavailableError, match="3 of the 7 bytes"):
         store.open("a.zip", offset=3)
 
 
@@ -503,7 +513,7 @@ def test_no_credentials_anywhere(server: Scripted, monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name, raising=False)
     server.answer = Answer(404)
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{server.url}/credentials")
-    with pytest.raises(ObjectStoreDeniedError, match="S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY"):
+    with pytest.raises(CredentialsRefusedError, match="S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY"):
         connect(S3Config(endpoint=server.url), "files").check()
 
 
@@ -523,7 +533,7 @@ def test_credentials_of_the_platform(server: Scripted, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (ValueError(f"https://sts?WebIdentityToken={SECRET} failed"), ObjectStoreDeniedError),
+        (ValueError(f"https://sts?WebIdentityToken={SECRET} failed"), CredentialsRefusedError),
         (OSError(f"https://sts?WebIdentityToken={SECRET}"), ObjectStoreUnavailableError),
     ],
 )

@@ -188,6 +188,28 @@ def test_a_file_that_vanishes_before_it_is_read_is_missing() -> None:
     assert outcome.state is JobState.COMPLETED_WITH_ERRORS
 
 
+@pytest.mark.parametrize("how", ["vanish", "are denied"])
+def test_a_result_without_any_file_is_never_published(how: str) -> None:
+    """If every file goes away after its look-up the job fails, as if none had been there."""
+
+    class Empty(FaultyStore):
+        def open(self, key: str, *, offset: int = 0, if_match: str | None = None) -> ObjectReader:
+            if how == "vanish":
+                self.delete(key)
+                return super().open(key, offset=offset, if_match=if_match)
+            raise ObjectStoreDeniedError("not these")
+
+    store = Empty()
+    put_files(store, {10: 6000, 11: 10})
+    outcome, _ = run(store, leased(10, 11))
+    assert (outcome.state, outcome.error_code) == (JobState.FAILED, "no-file-found")
+    code = "not-found" if how == "vanish" else "denied"
+    assert list(outcome.failed) == [(10, code), (11, code)]
+    assert ("exists" in outcome.error_message) is (how == "vanish")
+    assert list(store.list("results/")) == []
+    assert store.pending_uploads("") == []
+
+
 def test_a_storage_that_goes_on_failing_fails_the_attempt_and_leaves_nothing() -> None:
     """When every try breaks, the attempt ends with the fault and leaves no upload behind."""
     store = FaultyStore({NAME_10: [3500] * 1000})

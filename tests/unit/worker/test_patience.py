@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from downloadjobs_core.errors import (
     BucketNotFoundError,
+    CredentialsRefusedError,
     ObjectStoreDeniedError,
     ObjectStoreError,
     ObjectStoreUnavailableError,
@@ -18,7 +20,7 @@ from downloadjobs_core.objectstore.protocol import ObjectReader, ObjectStat
 from downloadjobs_worker import patience, storage_watch
 from downloadjobs_worker.hold import HandBackRequested, Hold, Stop
 from downloadjobs_worker.patience import Tries, patiently, waited_for_storage
-from downloadjobs_worker.planning import plan_files
+from downloadjobs_worker.planning import PlannedFile, look_up, plan_files
 from downloadjobs_worker.reading import CHUNK_BYTES, ReadAhead
 from downloadjobs_worker.storage_watch import StorageWatch
 from support_worker import leased, put_files
@@ -70,6 +72,20 @@ def watched(store: Storage, seconds: float) -> Hold:
     hold = leased(10, 11)
     hold.storage = StorageWatch((store, store), seconds)
     return hold
+
+
+def read_all(store: Storage, hold: Hold, planned: Sequence[PlannedFile]) -> None:
+    """Read what was planned, from a store that has begun to refuse everything."""
+
+    def refused(_key: str, **_: object) -> ObjectReader:
+        store.until = 1e9
+        raise store.fault
+
+    store.open = refused  # type: ignore[method-assign, assignment]
+    with ReadAhead(store, hold, planned, 1, CHUNK_BYTES) as ahead:
+        for stream in ahead:
+            stream.opened()
+            list(stream.chunks())
 
 
 def counted(call: Callable[[], object]) -> tuple[Callable[[], object], list[int]]:
@@ -170,7 +186,7 @@ def test_a_plan_waits_for_credentials_and_the_bucket(clock: list[float], fault: 
 
 
 def test_one_denied_file_is_a_fault_of_that_file(clock: list[float]) -> None:
-    """Where storage as a whole answers, a file that is denied is left out, and nothing waits."""
+    """Where storage as a whole answers, a file that is denied twice is left out, and nothing waits for it."""
     put_files(store := Storage(clock, until=0), {10: 1, 11: 2})
     original = store.stat
 
@@ -182,7 +198,61 @@ def test_one_denied_file_is_a_fault_of_that_file(clock: list[float]) -> None:
     store.stat = stat  # type: ignore[method-assign]
     files = plan_files(store, watched(store, 900), [10, 11], prefix="downloads/", threads=2)
     assert [file.found == DENIED for file in files] == [True, False]
-    assert clock[0] == 0
+    assert store.checks == 2
+    assert clock[0] == patience.DELAYS_SECONDS[0]
+
+
+@pytest.mark.parametrize("refusal", [ObjectStoreDeniedError("denied"), CredentialsRefusedError("expired")])
+@pytest.mark.parametrize("when", ["looked up", "read"])
+def test_a_moments_refusal_leaves_no_file_out(
+    clock: list[float], refusal: ObjectStoreError, when: str
+) -> None:
+    """A file that is refused once, where storage as a whole answers, is asked for again and is there."""
+    stored = put_files(store := Storage(clock, until=0), {10: 1})
+    refusals = [refusal]
+
+    def refused_once(call: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(*args: object, **more: object) -> object:
+            if refusals:
+                raise refusals.pop()
+            return call(*args, **more)
+
+        return asked
+
+    name = "stat" if when == "looked up" else "open"
+    setattr(store, name, refused_once(getattr(store, name)))
+    hold = watched(store, 900)
+    planned = plan_files(store, hold, [10], prefix="downloads/", threads=1)
+    with ReadAhead(store, hold, planned, 1, CHUNK_BYTES) as ahead:
+        (stream,) = list(ahead)
+        stream.opened()
+        assert b"".join(stream.chunks()) == stored["10.zip"]
+    assert refusals == []
+
+
+@pytest.mark.parametrize("refusal", [ObjectStoreDeniedError("denied"), CredentialsRefusedError("expired")])
+@pytest.mark.parametrize("patience_seconds", [0, 60])
+@pytest.mark.parametrize("when", ["looked up", "read"])
+def test_a_storage_that_refuses_everything_is_no_fault_of_a_file(
+    clock: list[float], refusal: ObjectStoreError, patience_seconds: float, when: str
+) -> None:
+    """Refused credentials fail the attempt when its patience is over, and leave no file out."""
+    put_files(store := Storage(clock, until=0, fault=refusal), {10: 1})
+    hold = watched(store, patience_seconds)
+    store.until = 1e9 if when == "looked up" else 0
+    with pytest.raises(CredentialsRefusedError):
+        read_all(store, hold, plan_files(store, hold, [10], prefix="downloads/", threads=1))
+    assert patience_seconds <= clock[0] < patience_seconds + 2 * patience.OUTAGE_PAUSE_SECONDS
+
+
+def test_what_was_known_before_a_refusal_says_nothing_of_it(clock: list[float]) -> None:
+    """Credentials that are refused a moment after storage was found usable are not taken for one file's."""
+    put_files(store := Storage(clock, until=0, fault=ObjectStoreDeniedError("renewed")), {10: 1})
+    hold = watched(store, 900)
+    assert hold.storage is not None
+    assert hold.storage.fault() is None
+    store.until = storage_watch.FRESH_SECONDS / 2
+    assert look_up(store, hold, 10, "downloads/10.zip").size == 1
 
 
 def test_files_denied_by_a_rotation_are_looked_up_again(clock: list[float]) -> None:

@@ -3,7 +3,8 @@
 import gc
 import threading
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from downloadjobs_core.errors import LeaseLostError, ObjectNotFoundError, ObjectStoreUnavailableError
 from downloadjobs_core.objectstore.memory import MemoryObjectStore
-from downloadjobs_core.objectstore.protocol import BytesLike, Part
+from downloadjobs_core.objectstore.protocol import BytesLike, Part, PendingUpload
 from downloadjobs_core.zip_layout import CrcPatch
 from downloadjobs_worker import patience
 from downloadjobs_worker.hold import Hold, Stop
@@ -212,6 +213,57 @@ def test_a_completion_whose_answer_was_lost_is_a_success() -> None:
     assert upload.complete() == 21
     upload.close()
     assert read_object(store, "key") == b"0123456789" * 2 + b"x"
+
+
+class Ledger(NoLedger):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def begun(self, key: str) -> None:
+        self.told.append(f"begun {key}")
+
+    def left(self, key: str) -> None:
+        self.told.append(f"left {key}")
+
+    def ended(self, key: str) -> None:
+        self.told.append(f"ended {key}")
+
+
+class Late(Recorder):
+    """A store that goes on after nobody waits for its answer any more, and then makes the object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on: Callable[[], object] | None = None
+
+    def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part]) -> str:
+        self.go_on = self.go_on or partial(super().complete_upload, key, upload_id, parts)
+        raise ObjectStoreUnavailableError("no answer")
+
+    def put(self, key: str, data: BytesLike, *, content_type: str = "application/octet-stream") -> str:
+        self.go_on = self.go_on or partial(super().put, key, bytes(data), content_type=content_type)
+        raise ObjectStoreUnavailableError("no answer")
+
+    def pending_uploads(self, prefix: str) -> Sequence[PendingUpload]:  # noqa: ARG002 - being completed, none is listed
+        return []
+
+
+@pytest.mark.parametrize(("size", "told"), [(30, ["begun key", "left key"]), (5, ["left key"])])
+def test_a_completion_of_unknown_outcome_orders_a_sweep(size: int, told: list[str]) -> None:
+    """What may become an object after the abort is left to the sweep, and the queue remembers its upload."""
+    store, ledger = Late(), Ledger()
+    upload = PartUploader(store, "key", leased(1), part_bytes=10, threads=2, ledger=ledger)
+    upload.write(bytes(size))
+    upload.flush()
+    with pytest.raises(ObjectStoreUnavailableError):
+        upload.complete()
+    upload.abort()
+    assert store.go_on is not None
+    store.go_on()
+    assert store.stat("key").size == size
+    assert ledger.told == told
 
 
 @pytest.mark.parametrize("total", [0, 1, 80 * 1024 * MIB, 5 * 1024 * 1024 * MIB])
