@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import falcon
 import falcon.asgi
 import msgspec
 
-from downloadjobs_api.request_context import Request
 from downloadjobs_core import logs, trace_context
 from downloadjobs_core.errors import (
     CallbackRefusedError,
@@ -33,6 +32,9 @@ from downloadjobs_core.errors import (
     UnfinishedError,
     WebhooksOffError,
 )
+
+if TYPE_CHECKING:
+    from downloadjobs_api.request_context import Request
 
 TYPE_PREFIX: Final = "https://downloadjobs.dev/problems/"
 CONTENT_TYPE: Final = "application/problem+json"

@@ -8,16 +8,17 @@ import random
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import falcon.asgi
 
 from downloadjobs_api.metrics import ApiMetrics
+from downloadjobs_api.problems import ProblemError
 from downloadjobs_core import logs, trace_context
 
 if TYPE_CHECKING:
-    from downloadjobs_api.problems import ProblemError
     from downloadjobs_core.rate_counts import Ticket
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
@@ -88,9 +89,10 @@ class Request(falcon.asgi.Request):
         return trace_context.accept(self.get_header("traceparent"))
 
     async def gone(self) -> None:
-        """Return when the client has closed the connection. The body must have been read."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        """Return when the client has closed the connection. What still comes of a body is dropped."""
+        with suppress(ProblemError):  # so `Exchange.receive` tells of it in the middle of a body
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
 
     def log_fields(self) -> Mapping[str, str]:
         """What every log line within the request carries."""
