@@ -223,7 +223,7 @@ def install(app: falcon.asgi.App[Any, Any]) -> None:
     ) -> None:
         problem = of_domain_error(error)
         if problem.kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.error("a server behind the api failed", error=str(error), path=req.path)
+            log.error("a server behind the api failed", error=str(error), path=req.shown_path)
         answer(req, resp, problem)
 
     async def on_http_error(
@@ -237,7 +237,7 @@ def install(app: falcon.asgi.App[Any, Any]) -> None:
     async def on_fault(
         req: Request, resp: falcon.asgi.Response, error: Exception, _params: Mapping[str, Any]
     ) -> None:
-        log.error("an unexpected fault", path=req.path, exc_info=error)
+        log.error("an unexpected fault", path=req.shown_path, exc_info=error)
         answer(req, resp, ProblemError(INTERNAL_ERROR, "The service met an unexpected fault."))
 
     app.add_error_handler(Exception, on_fault)

@@ -17,6 +17,7 @@ import falcon.asgi
 from downloadjobs_api.metrics import ApiMetrics
 from downloadjobs_api.problems import ProblemError
 from downloadjobs_core import logs, trace_context
+from downloadjobs_core.objectstore.mock_links import LINK_PATH
 
 if TYPE_CHECKING:
     from downloadjobs_core.rate_counts import Ticket
@@ -88,6 +89,12 @@ class Request(falcon.asgi.Request):
         """The client's trace context, or a new one."""
         return trace_context.accept(self.get_header("traceparent"))
 
+    @property
+    def shown_path(self) -> str:
+        """The path without what is a secret in it, also where it is not quite a path of ours."""
+        before, found, _ = self.path.partition(LINK_PATH)
+        return f"{before}{found}{{token}}" if found else before
+
     async def gone(self) -> None:
         """Return when the client has closed the connection. What still comes of a body is dropped."""
         with suppress(ProblemError):  # so `Exchange.receive` tells of it in the middle of a body
@@ -128,7 +135,7 @@ class RequestContext:
                 level,
                 "request",
                 method=req.method,
-                path=req.path,
+                path=req.shown_path,
                 status=status,
                 milliseconds=round(seconds * 1000, 1),
             )

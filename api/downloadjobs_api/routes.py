@@ -32,6 +32,7 @@ from downloadjobs_api.stats import Stats
 from downloadjobs_api.streams import JobEvents, Streams, UserEvents
 from downloadjobs_api.timelines import Timeline, Timelines
 from downloadjobs_api.waiting import Waiting
+from downloadjobs_core.objectstore.mock_links import LINK_PATH
 from downloadjobs_core.statistics import StatisticsStore
 
 
@@ -62,7 +63,7 @@ def add_routes(app: falcon.asgi.App[Any, Any], services: Services, settings: Api
         app, openapi.document(OPERATIONS, settings.auth_mode, anonymous_start=settings.anonymous_start)
     )
     if services.mock_files is not None:
-        app.add_route("/v1/mock/{token}", services.mock_files)
+        app.add_route(f"{LINK_PATH}{{token}}", services.mock_files)
 
 
 def _add_service(app: falcon.asgi.App[Any, Any], services: Services, settings: ApiSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -848,6 +849,26 @@ def test_a_range_beyond_the_end_is_refused(mock_link: str) -> None:
     answer = httpx.get(mock_link, headers={"range": f"bytes={size}-"}, trust_env=False)
     check_problem(answer, 416, "range-not-satisfiable")
     assert answer.headers["content-range"] == f"bytes */{size}"
+
+
+def test_a_mock_link_is_never_logged(mock: System, mock_link: str) -> None:
+    """Whatever is answered to a link, or to one that is written a little wrong, the log has no token."""
+    beyond = {"range": "bytes=99999999999-"}
+    statuses = [
+        httpx.get(mock_link, headers=beyond, trust_env=False).status_code,
+        httpx.post(mock_link, trust_env=False).status_code,
+        httpx.get(f"{mock_link}/", trust_env=False).status_code,
+    ]
+    assert statuses == [416, 405, 404]
+
+    def logged() -> list[str]:
+        lines = mock.children[0].log_path.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if "/v1/mock/" in line]
+
+    eventually(lambda: len(logged()) >= len(statuses), 10, "a line for each answer")
+    payload, _, signature = mock_link.rpartition("/")[2].partition(".")
+    assert not [line for line in logged() if payload in line or signature in line]
+    assert {json.loads(line)["path"] for line in logged()} == {"/v1/mock/{token}"}
 
 
 def test_a_changed_mock_link_is_refused(mock_link: str) -> None:
