@@ -69,7 +69,10 @@ def add_routes(app: falcon.asgi.App[Any, Any], services: Services, settings: Api
 def _add_service(app: falcon.asgi.App[Any, Any], services: Services, settings: ApiSettings) -> None:
     mock_storage = services.mock_files is not None
     app.add_route("/", resources.Root(settings.root_message))
-    app.add_route("/health", resources.Health(services.downloads, mock_storage=mock_storage))
+    health = resources.Health(
+        services.downloads, timeout_seconds=settings.request_timeout_ms / 1000, mock_storage=mock_storage
+    )
+    app.add_route("/health", health)
     app.add_route("/livez", resources.Livez())
     app.add_route("/readyz", resources.Readyz(services.downloads, services.drain))
     app.add_route("/v1/webhooks/key", WebhookKey(services.callbacks))

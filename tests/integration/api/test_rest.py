@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import uuid
@@ -227,6 +228,36 @@ def test_health_without_storage(
             503, {"status": "unhealthy", "checks": {"storage": "error", "queue": "ok"}},
         )  # fmt: skip
         assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.contract("health")
+def test_health_of_servers_that_do_not_answer(
+    valkey_server: ValkeyServer, seaweedfs: SeaweedServer, tmp_path: Path
+) -> None:
+    """`/health` names each server that is silent, all of them at once, before the request's time is over."""
+    with socket.create_server(("127.0.0.1", 0)) as redis, socket.create_server(("127.0.0.1", 0)) as s3:
+        silent = {
+            "REDIS_URL": f"redis://127.0.0.1:{redis.getsockname()[1]}",
+            "S3_ENDPOINT": f"http://127.0.0.1:{s3.getsockname()[1]}",
+            "REQUEST_TIMEOUT_MS": "3000",
+        }
+        with (
+            installed(valkey_server, seaweedfs, tmp_path, OWN, **silent) as system,
+            system.client() as client,
+        ):
+            answer = client.get("/health")
+    assert (answer.status_code, answer.json()) == (
+        503, {"status": "unhealthy", "checks": {"storage": "error", "queue": "error"}},
+    )  # fmt: skip
+
+
+@pytest.mark.contract("probes")
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
+def test_monitors_may_ask_by_head(nobody: httpx.Client, path: str) -> None:
+    """HEAD is answered as GET is, but for the body."""
+    answer = nobody.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-length"] == nobody.get(path).headers["content-length"]
 
 
 @pytest.mark.contract("initiate")
