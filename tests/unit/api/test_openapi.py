@@ -83,6 +83,23 @@ def test_every_problem_is_described(described: dict[str, Any]) -> None:
     assert {(kind.status.value, kind.code) for kind in kinds - left_out} == told
 
 
+@pytest.mark.parametrize(
+    ("header", "statuses"),
+    [("Retry-After", {"429", "503", "504"}), ("WWW-Authenticate", {"401"})],
+)
+def test_problems_have_their_headers(described: dict[str, Any], header: str, statuses: set[str]) -> None:
+    """Answers that mean another try, or a sign-in, are described with the header that says how."""
+    left_out = [
+        (path, status)
+        for path, methods in described["paths"].items()
+        for operation in methods.values()
+        for status, answer in operation["responses"].items()
+        if problems.CONTENT_TYPE in answer.get("content", ())
+        if status in statuses and header not in answer["headers"]
+    ]
+    assert not left_out
+
+
 def test_references_lead_somewhere(described: dict[str, Any]) -> None:
     """Each `$ref` names a component that is there, and each component is referred to."""
     found = set()
