@@ -99,6 +99,9 @@ ALREADY_FINISHED: Final = Kind("already-finished", HTTPStatus.CONFLICT, "The job
 RANGE_NOT_SATISFIABLE: Final = Kind(
     "range-not-satisfiable", HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "The range is beyond the end"
 )
+PRECONDITION_FAILED: Final = Kind(
+    "precondition-failed", HTTPStatus.PRECONDITION_FAILED, "The file is another one"
+)
 CALLBACK_REFUSED: Final = Kind("callback-refused", HTTPStatus.BAD_REQUEST, "The callback URL is refused")
 WEBHOOKS_OFF: Final = Kind("webhooks-off", HTTPStatus.BAD_REQUEST, "No webhooks are sent here")
 DRAINING: Final = Kind("draining", HTTPStatus.SERVICE_UNAVAILABLE, "The process is ending")

@@ -882,6 +882,37 @@ def test_a_range_beyond_the_end_is_refused(mock_link: str) -> None:
     assert answer.headers["content-range"] == f"bytes */{size}"
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"if-match": "{tag}"}, 206),
+        ({"if-match": '"other", {tag}'}, 206),
+        ({"if-match": '"other"'}, 412),
+        ({"if-match": "W/{tag}"}, 412),
+        ({"if-none-match": "{tag}"}, 304),
+        ({"if-none-match": '"other"'}, 206),
+        ({"if-range": "{tag}"}, 206),
+        ({"if-range": '"other"'}, 200),
+        ({"if-range": "W/{tag}"}, 200),
+        ({"if-range": "Wed, 25 Nov 2026 00:00:00 GMT"}, 200),
+        ({"range": "items=0-3"}, 200),
+        ({"range": "Bytes=0-3"}, 206),
+    ],
+)
+def test_a_mock_link_heeds_conditions(mock_link: str, headers: dict[str, str], status: int) -> None:
+    """A range is of the file that the client means, and in bytes, or there is the whole file, or 412."""
+    whole = httpx.get(mock_link, trust_env=False)
+    given = {name: value.format(tag=whole.headers["etag"]) for name, value in headers.items()}
+    answer = httpx.get(mock_link, headers={"range": "bytes=0-3", **given}, trust_env=False)
+    assert answer.status_code == status
+    assert ("content-range" in answer.headers) == (status == 206)
+    if status == 412:
+        check_problem(answer, 412, "precondition-failed")
+    else:
+        assert answer.headers["etag"] == whole.headers["etag"]
+        assert answer.content == {200: whole.content, 206: whole.content[:4], 304: b""}[status]
+
+
 def test_a_mock_link_is_never_logged(mock: System, mock_link: str) -> None:
     """Whatever is answered to a link, or to one that is written a little wrong, the log has no token."""
     beyond = {"range": "bytes=99999999999-"}

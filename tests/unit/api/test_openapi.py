@@ -34,6 +34,7 @@ NOT_DESCRIBED = {
 BY_THE_SERVER = {
     problems.METHOD_NOT_ALLOWED,  # no operation
     problems.RANGE_NOT_SATISFIABLE,  # of mock storage's links
+    problems.PRECONDITION_FAILED,  # the same
 }
 
 
