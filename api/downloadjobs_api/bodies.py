@@ -100,6 +100,21 @@ async def read_body(req: falcon.asgi.Request, model: type[Model]) -> Model:
     content_type = (req.content_type or "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json.")
+    body = await whole_body(req)
+    if len(body) > USUAL_BYTES:
+        body = _reduced(model, body)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        return _with_whole_numbers(model, body, error)
+
+
+async def whole_body(req: falcon.asgi.Request) -> bytes:
+    """Read a body of any type, or none.
+
+    Raises:
+        ProblemError: 415 for an encoding, 413 over `MAX_BODY_BYTES`, 400 where it is cut short.
+    """
     if (req.get_header("content-encoding") or "identity").lower() != "identity":
         raise ProblemError(UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding.")
     body = await req.stream.read(MAX_BODY_BYTES + 1)
@@ -107,12 +122,7 @@ async def read_body(req: falcon.asgi.Request, model: type[Model]) -> Model:
         raise too_large()
     if req.content_length is not None and len(body) != req.content_length:
         raise ProblemError(BAD_REQUEST, "The body is shorter than its Content-Length.")
-    if len(body) > USUAL_BYTES:
-        body = _reduced(model, body)
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        return _with_whole_numbers(model, body, error)
+    return body
 
 
 def _reduced(model: type[BaseModel], body: bytes) -> bytes:

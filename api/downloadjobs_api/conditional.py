@@ -1,4 +1,4 @@
-"""Answers that a client may keep and ask about: ETag and If-None-Match (RFC 9110, 8.8.3 and 13.1.2)."""
+"""Requests that depend on what the client has: ETag, If-Match, If-None-Match (RFC 9110, 8.8.3 and 13.1)."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def matches(condition: str, tag: str) -> bool:
     opaque = tag.removeprefix("W/")
     # Our tags hold no comma, so the parts of another tag that does are no match.
     return any(part.strip().removeprefix("W/") == opaque for part in condition.split(","))
+
+
+def matches_strongly(condition: str, tag: str) -> bool:
+    """Whether an If-Match names a strong tag of ours. `*` is any; what breaks its syntax names none."""
+    return condition.strip() == "*" or any(part.strip() == tag for part in condition.split(","))
 
 
 def is_known(

@@ -116,6 +116,7 @@ class Exchange(RequestResponseCycle):
 
     hangs_up = False  # the connection ends after this answer, though the request is not whole yet
     _body_open = False  # part of the request's body was handed over, and not yet its end
+    _until_close = False  # the answer's body ends with the connection
     _head: bytes | None = None  # waits for the first part of the answer's body
 
     async def receive(self) -> ASGIReceiveEvent:
@@ -151,6 +152,8 @@ class Exchange(RequestResponseCycle):
             return
         if self.more_body and not self.keep_alive:
             self.keep_alive = self.hangs_up = True  # `HttpProtocol` closes, once the answer has arrived
+        if self._until_close and message["type"] == "http.response.body":
+            self.expected_content_length = len(message.get("body", b""))  # uvicorn wants one that is kept
         if self._head is None or message["type"] != "http.response.body":
             await super().send(message)
         else:
@@ -186,10 +189,16 @@ class Exchange(RequestResponseCycle):
         if not self.keep_alive and not closing:
             parts.append(b"connection: close\r\n")
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in WITHOUT_BODY:
-            self.chunked_encoding = True
-            parts.append(b"transfer-encoding: chunked\r\n")
+            parts.append(self._framed_without_length())
         parts.append(b"\r\n")
         return b"".join(parts)
+
+    def _framed_without_length(self) -> bytes:
+        """Have the body end by itself or, for HTTP/1.0, with the connection; the line that says so."""
+        # HTTP/1.0 has no transfer codings (RFC 9112 section 6.1), and its connections are never kept.
+        self._until_close = self.scope["http_version"] == "1.0"
+        self.chunked_encoding = not self._until_close
+        return b"transfer-encoding: chunked\r\n" if self.chunked_encoding else b""
 
     async def _first_part(self, message: HTTPResponseBodyEvent, head: bytes) -> None:
         self._head = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import falcon.asgi
 
-from downloadjobs_api.bodies import MAX_BODY_BYTES
+from downloadjobs_api.bodies import whole_body
 from downloadjobs_api.callbacks import Callbacks
 from downloadjobs_api.downloads import Downloads, Origin
 from downloadjobs_api.idempotency import key_in
@@ -26,7 +26,7 @@ class JobRetry:
         """Accept a job that tries them again."""
         user = self._identity.user(req)
         key = key_in(req)
-        if (await req.stream.read(MAX_BODY_BYTES)).strip() not in (b"", b"{}"):
+        if (await whole_body(req)).strip() not in (b"", b"{}"):
             raise ProblemError(
                 BAD_REQUEST, "A retry takes no body: it asks for the files of the job, as the job did."
             )

@@ -76,6 +76,13 @@ class Subscription:
         self.closed = True
         self._woken.set()
 
+    async def close_after(self, gone: Awaitable[None]) -> None:
+        """End it once its client has gone, or once nobody can tell any more whether it has."""
+        try:
+            await gone
+        finally:
+            self.close()
+
     async def wait(self, seconds: float) -> bool:
         """Wait until there is something to take or to know; False if there was nothing for so long."""
         try:

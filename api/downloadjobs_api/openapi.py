@@ -23,6 +23,8 @@ from downloadjobs_core import __version__
 REF: Final = "#/components/schemas/{model}"
 SCHEME: Final = "user"
 
+CHALLENGE: Final = "WWW-Authenticate"
+
 HEADERS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "Location": ("Where the job's status is.", {"type": "string", "format": "uri-reference"}),
     "ETag": ("Which state of things the answer shows.", {"type": "string"}),
@@ -33,6 +35,7 @@ HEADERS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "RateLimit-Policy": ("The same limit, as the newer draft has it.", {"type": "string"}),
     "RateLimit": ("The same state, as the newer draft has it.", {"type": "string"}),
     "Retry-After": ("Seconds to wait before asking again.", {"type": "integer", "minimum": 0}),
+    CHALLENGE: ("How to sign in, and what is wrong with the token if there is one.", {"type": "string"}),
     "X-Request-ID": (
         "The client's, if it is a sane token of at most 128 characters, or a new one. Logs have more by it.",
         {"type": "string", "maxLength": 128},
@@ -61,7 +64,9 @@ _WITH_BODY: Final = (
 )
 _WITH_USER: Final = (problems.UNAUTHENTICATED, problems.RESERVED_USER)
 
-_COME_BACK: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_COME_BACK: Final = frozenset(
+    {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
 
 _WEBHOOK_HEADERS: Final = {
     "webhook-id": "The call's id, the same on every try",
@@ -161,6 +166,7 @@ class _Writer:
             "headers": {
                 name: {"description": description, "schema": schema}
                 for name, (description, schema) in HEADERS.items()
+                if name != CHALLENGE or self._mode in _SCHEMES
             },
         }
         if self._mode in _SCHEMES:
@@ -252,10 +258,7 @@ class _Writer:
         return {
             str(status): {
                 "description": " ".join(f"{kind.title} (`{kind.code}`)." for kind in kinds),
-                "headers": _headers(
-                    operation,
-                    ("Retry-After",) if status in _COME_BACK or problems.RESULT_NOT_READY in kinds else (),
-                ),
+                "headers": _headers(operation, _of_problems(status, kinds)),
                 "content": {problems.CONTENT_TYPE: {"schema": self._schemas.reference(Problem)}},
             }
             for status, kinds in by_status.items()
@@ -291,6 +294,12 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 def _link(name: str) -> dict[str, Any]:
     return {"operationId": name, "parameters": {"jobId": "$response.body#/jobId"}}
+
+
+def _of_problems(status: int, kinds: Sequence[Kind]) -> Sequence[str]:
+    if status == HTTPStatus.UNAUTHORIZED:
+        return (CHALLENGE,)
+    return ("Retry-After",) if status in _COME_BACK or problems.RESULT_NOT_READY in kinds else ()
 
 
 def _headers(operation: Operation, names: Sequence[str]) -> dict[str, Any]:

@@ -132,7 +132,15 @@ OPERATIONS: Final = (
         {202: Answered("A new job is accepted.", answers.Retried, headers=("Location", "Retry-After"))},
         "A job that has no result is asked for again as a whole.",
         parameters=(JOB_ID, IDEMPOTENCY_KEY),
-        problems=(*_OF_ONE_JOB, problems.JOB_UNFINISHED, problems.NOTHING_TO_RETRY, *_SUBMITTED),
+        problems=(
+            *_OF_ONE_JOB,
+            problems.JOB_UNFINISHED,
+            problems.NOTHING_TO_RETRY,
+            problems.BODY_TOO_LARGE,
+            problems.UNSUPPORTED_MEDIA_TYPE,
+            problems.BODY_TOO_SLOW,
+            *_SUBMITTED,
+        ),
     ),
     Operation(
         "GET",

@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from downloadjobs_api.bodies import MAX_JOB_ID
+from downloadjobs_api.idempotency import MAX_KEY
 from downloadjobs_api.job_list import DEFAULT_LIMIT, MAX_LIMIT
 from downloadjobs_api.problems import Kind
 from downloadjobs_core.states import JobState
@@ -59,8 +60,11 @@ IF_NONE_MATCH: Final = Parameter(
 IDEMPOTENCY_KEY: Final = Parameter(
     "Idempotency-Key",
     "header",
-    {"type": "string", "pattern": r"^[!#-+\--\[\]-~]{1,255}$"},
-    "The same key and body give the same job. 1 to 255 visible ASCII characters, quoted or bare",
+    {
+        "type": "string",
+        "pattern": rf'^([!#-+\--\[\]-~]{{1,{MAX_KEY}}}|"([!#-\[\]-~]|\\["\\]){{1,{MAX_KEY}}}")$',
+    },
+    f"The same key and body give the same job. 1 to {MAX_KEY} visible ASCII characters, quoted or bare",
 )
 PREFER: Final = Parameter(
     "Prefer",

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import falcon
 import falcon.asgi
 import msgspec
 
-from downloadjobs_api.request_context import Request
 from downloadjobs_core import logs, trace_context
 from downloadjobs_core.errors import (
     CallbackRefusedError,
@@ -34,6 +33,9 @@ from downloadjobs_core.errors import (
     UnfinishedError,
     WebhooksOffError,
 )
+
+if TYPE_CHECKING:
+    from downloadjobs_api.request_context import Request
 
 TYPE_PREFIX: Final = "https://downloadjobs.dev/problems/"
 CONTENT_TYPE: Final = "application/problem+json"
@@ -97,6 +99,9 @@ PRIORITY_TOO_HIGH: Final = Kind("priority-too-high", HTTPStatus.FORBIDDEN, "The 
 ALREADY_FINISHED: Final = Kind("already-finished", HTTPStatus.CONFLICT, "The job has ended")
 RANGE_NOT_SATISFIABLE: Final = Kind(
     "range-not-satisfiable", HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "The range is beyond the end"
+)
+PRECONDITION_FAILED: Final = Kind(
+    "precondition-failed", HTTPStatus.PRECONDITION_FAILED, "The file is another one"
 )
 CALLBACK_REFUSED: Final = Kind("callback-refused", HTTPStatus.BAD_REQUEST, "The callback URL is refused")
 WEBHOOKS_OFF: Final = Kind("webhooks-off", HTTPStatus.BAD_REQUEST, "No webhooks are sent here")
@@ -222,7 +227,7 @@ def install(app: falcon.asgi.App[Any, Any]) -> None:
     ) -> None:
         problem = of_domain_error(error)
         if problem.kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.error("a server behind the api failed", error=str(error), path=req.path)
+            log.error("a server behind the api failed", error=str(error), path=req.shown_path)
         answer(req, resp, problem)
 
     async def on_http_error(
@@ -236,7 +241,7 @@ def install(app: falcon.asgi.App[Any, Any]) -> None:
     async def on_fault(
         req: Request, resp: falcon.asgi.Response, error: Exception, _params: Mapping[str, Any]
     ) -> None:
-        log.error("an unexpected fault", path=req.path, exc_info=error)
+        log.error("an unexpected fault", path=req.shown_path, exc_info=error)
         answer(req, resp, ProblemError(INTERNAL_ERROR, "The service met an unexpected fault."))
 
     app.add_error_handler(Exception, on_fault)

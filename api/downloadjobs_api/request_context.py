@@ -8,16 +8,18 @@ import random
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import falcon.asgi
 
 from downloadjobs_api.metrics import ApiMetrics
+from downloadjobs_api.problems import ProblemError
 from downloadjobs_core import logs, trace_context
+from downloadjobs_core.objectstore.mock_links import LINK_PATH
 
 if TYPE_CHECKING:
-    from downloadjobs_api.problems import ProblemError
     from downloadjobs_core.rate_counts import Ticket
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
@@ -87,10 +89,17 @@ class Request(falcon.asgi.Request):
         """The client's trace context, or a new one."""
         return trace_context.accept(self.get_header("traceparent"))
 
+    @property
+    def shown_path(self) -> str:
+        """The path without what is a secret in it, also where it is not quite a path of ours."""
+        before, found, _ = self.path.partition(LINK_PATH)
+        return f"{before}{found}{{token}}" if found else before
+
     async def gone(self) -> None:
-        """Return when the client has closed the connection. The body must have been read."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        """Return when the client has closed the connection. What still comes of a body is dropped."""
+        with suppress(ProblemError):  # so `Exchange.receive` tells of it in the middle of a body
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
 
     def log_fields(self) -> Mapping[str, str]:
         """What every log line within the request carries."""
@@ -126,7 +135,7 @@ class RequestContext:
                 level,
                 "request",
                 method=req.method,
-                path=req.path,
+                path=req.shown_path,
                 status=status,
                 milliseconds=round(seconds * 1000, 1),
             )

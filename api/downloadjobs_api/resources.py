@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 from zlib import crc32
 
@@ -39,6 +40,9 @@ from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState
 
 POLL_SECONDS: Final = 1
 """What clients are told to wait between two looks at a job."""
+
+HEALTH_SECONDS: Final = 5.0
+"""For a server's answer to a health check at most: monitors themselves give up after 10 s or so."""
 
 JSON: Final = "application/json"
 log = logs.logger(__name__)
@@ -286,31 +290,46 @@ class Start:
 
 
 class Health:
-    """`GET /health`: whether the servers behind the API can be used."""
+    """`GET /health`: whether the servers behind the API can be used.
 
-    def __init__(self, downloads: Downloads, *, mock_storage: bool) -> None:
+    Args:
+        downloads: asks them.
+        timeout_seconds: what a request may take. A server has half of that to answer, and no more than
+            `HEALTH_SECONDS`: the answer must come before the request is ended.
+        mock_storage: whether it stands in for storage.
+    """
+
+    def __init__(self, downloads: Downloads, *, timeout_seconds: float, mock_storage: bool) -> None:
         self._downloads = downloads
+        self._seconds = min(HEALTH_SECONDS, timeout_seconds / 2)
         self._mock_storage = mock_storage
 
     async def on_get(self, _req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Ask them."""
-        checks: dict[str, object] = {"storage": "ok", "queue": "ok"}
-        try:
-            await self._downloads.check_storage()
-        except (DownloadJobsError, TimeoutError) as error:
-            checks["storage"] = "error"
-            log.warning("unhealthy", server="storage", error=str(error) or "it did not answer in time")
-        try:
-            await self._downloads.check_queue_takes_jobs()
-        except DownloadJobsError as error:
-            checks["queue"] = "error"
-            log.warning("unhealthy", server="queue", error=str(error))
-        healthy = "error" not in checks.values()
-        document: dict[str, object] = {"status": "healthy" if healthy else "unhealthy", "checks": checks}
+        """Ask all of them at once."""
+        storage, queue = await asyncio.gather(
+            self._asked("storage", self._downloads.check_storage),
+            self._asked("queue", self._downloads.check_queue_takes_jobs),
+        )
+        healthy = storage and queue
+        document: dict[str, object] = {
+            "status": "healthy" if healthy else "unhealthy",
+            "checks": {"storage": "ok" if storage else "error", "queue": "ok" if queue else "error"},
+        }
         if self._mock_storage:
             document["mockStorage"] = True
         resp.status = falcon.HTTP_200 if healthy else falcon.HTTP_503
         send_json(resp, document)
+
+    on_head = on_get
+
+    async def _asked(self, server: str, check: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await check()
+        except (DownloadJobsError, TimeoutError) as error:
+            log.warning("unhealthy", server=server, error=str(error) or "it did not answer in time")
+            return False
+        return True
 
 
 class Livez:
@@ -336,6 +355,8 @@ class Readyz:
             raise ProblemError(problems.DRAINING, "This process is about to end.")
         await self._downloads.check_queue()
         send_json(resp, {"status": "ok"})
+
+    on_head = on_get
 
 
 def _storage_timeout() -> ProblemError:

@@ -32,6 +32,7 @@ from downloadjobs_api.stats import Stats
 from downloadjobs_api.streams import JobEvents, Streams, UserEvents
 from downloadjobs_api.timelines import Timeline, Timelines
 from downloadjobs_api.waiting import Waiting
+from downloadjobs_core.objectstore.mock_links import LINK_PATH
 from downloadjobs_core.statistics import StatisticsStore
 
 
@@ -62,13 +63,16 @@ def add_routes(app: falcon.asgi.App[Any, Any], services: Services, settings: Api
         app, openapi.document(OPERATIONS, settings.auth_mode, anonymous_start=settings.anonymous_start)
     )
     if services.mock_files is not None:
-        app.add_route("/v1/mock/{token}", services.mock_files)
+        app.add_route(f"{LINK_PATH}{{token}}", services.mock_files)
 
 
 def _add_service(app: falcon.asgi.App[Any, Any], services: Services, settings: ApiSettings) -> None:
     mock_storage = services.mock_files is not None
     app.add_route("/", resources.Root(settings.root_message))
-    app.add_route("/health", resources.Health(services.downloads, mock_storage=mock_storage))
+    health = resources.Health(
+        services.downloads, timeout_seconds=settings.request_timeout_ms / 1000, mock_storage=mock_storage
+    )
+    app.add_route("/health", health)
     app.add_route("/livez", resources.Livez())
     app.add_route("/readyz", resources.Readyz(services.downloads, services.drain))
     app.add_route("/v1/webhooks/key", WebhookKey(services.callbacks))

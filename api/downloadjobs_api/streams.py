@@ -91,7 +91,7 @@ class EventBody:
     async def __anext__(self) -> bytes:
         """The next part to send."""
         if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
+            self._watching = asyncio.create_task(self._subscription.close_after(self._gone()))
             if self._until < math.inf:
                 left = min(self._until - time.time(), MOST_SECONDS)
                 self._ending = asyncio.get_running_loop().call_later(left, self._subscription.close)
@@ -109,10 +109,6 @@ class EventBody:
             self._watching.cancel()
         if self._ending is not None:
             self._ending.cancel()
-
-    async def _watch(self) -> None:
-        await self._gone()
-        self._subscription.close()
 
     async def _more(self) -> None:
         subscription = self._subscription

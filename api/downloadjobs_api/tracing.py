@@ -46,8 +46,8 @@ Result = TypeVar("Result")
 class Tracing:
     """Falcon middleware: a server span for each request, named by its route, in the client's trace.
 
-    No path, query, header or address becomes an attribute: paths of mock storage are secrets, and the
-    rest tells of users. https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server
+    No path, query, header or address becomes an attribute: paths may be secrets (`Request.shown_path`), and
+    the rest tells of users. https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server
     """
 
     def __init__(self, tracer: Tracer) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from downloadjobs_api.downloads import Downloads
 from downloadjobs_api.event_documents import LAST_KINDS
-from downloadjobs_api.live import Live, Subscription
+from downloadjobs_api.live import Live
 from downloadjobs_api.metrics import Follower
 from downloadjobs_api.request_context import Request
 from downloadjobs_core.errors import QueueUnavailableError
@@ -101,7 +101,7 @@ class Waiting:
             subscription = await self._live.subscribe(Follower.WAIT, user, job_id)
         except QueueUnavailableError:
             return status, None
-        gone = asyncio.create_task(_close_when_gone(req, subscription))
+        gone = asyncio.create_task(subscription.close_after(req.gone()))
         try:
             status = await self._downloads.status(user, job_id)
             while not enough(status):
@@ -130,8 +130,3 @@ class Waiting:
 
 def _has_ended(status: JobStatus) -> bool:
     return status.state in FINISHED
-
-
-async def _close_when_gone(req: Request, subscription: Subscription) -> None:
-    await req.gone()
-    subscription.close()

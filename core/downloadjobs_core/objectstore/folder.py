@@ -36,7 +36,7 @@ from downloadjobs_core.errors import (
 from downloadjobs_core.objectstore import mock_files
 from downloadjobs_core.objectstore.arguments import check_expiry, check_part_number, in_order
 from downloadjobs_core.objectstore.folder_reading import FileReader, GeneratedReader, stored_stat
-from downloadjobs_core.objectstore.mock_links import LinkSigner
+from downloadjobs_core.objectstore.mock_links import LINK_PATH, LinkSigner
 from downloadjobs_core.objectstore.protocol import (
     MIN_PART_BYTES,
     BytesLike,
@@ -223,7 +223,7 @@ class FolderObjectStore:
         check_expiry(expires_seconds)
         with self._translating(key):
             token = self._links.sign(key, int(self._clock()) + expires_seconds, filename)
-        return f"{self._base_url}/v1/mock/{token}"
+        return f"{self._base_url}{LINK_PATH}{token}"
 
     def verify(self, token: str, now: float) -> tuple[str, str | None]:
         """The key, and the file name if there is one, that a link's token was signed for.

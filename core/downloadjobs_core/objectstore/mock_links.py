@@ -16,6 +16,10 @@ from typing import Final
 
 from downloadjobs_core.errors import LinkRefusedError
 
+LINK_PATH: Final = "/v1/mock/"
+"""Where the API serves them. What follows it is a secret for as long as the link is good: no log, trace or
+metric has it."""
+
 KEY_BYTES: Final = 32
 
 

@@ -20,7 +20,8 @@ from downloadjobs_core.leases import LeaseStore, Outcome, QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig, connect
 from downloadjobs_core.scripts import Scripts
 from downloadjobs_core.states import JobState
-from support_events import Sent, Stream
+from support_api_process import Wire
+from support_events import Parser, Sent, Stream
 from support_processes import System, running
 from support_servers import killed_after
 from support_worker import eventually
@@ -318,6 +319,34 @@ def opens(system: System) -> bool:
             return True
     except AssertionError:
         return False
+
+
+def test_a_client_of_http_1_0_gets_no_chunks(live: System, queue: LeaseStore) -> None:
+    """It knows no transfer codings (RFC 9112, 6.1): the end of the connection is that of the stream."""
+    submitted(queue, "j")
+    job = leased(queue)
+    with Wire(live.port) as wire:
+        wire.send("GET /v1/jobs/j/events HTTP/1.0\r\nX-User-Id: ada\r\n\r\n")
+        answer = wire.answer()
+        assert answer.status == 200
+        assert answer.headers["connection"] == "close"
+        assert not {"transfer-encoding", "content-length"} & set(answer.headers)
+        lines = map(bytes.decode, wire.reader)
+        events = Parser().read(line.rstrip("\r\n") for line in lines)
+        assert next(events).event == "snapshot"
+        queue.finish(job, COMPLETED)
+        assert [event.event for event in events] == ["finished"]
+
+
+def test_a_client_that_leaves_within_its_body_is_let_go(system: System) -> None:
+    """A stream ends with its connection also where part of the request's body never came."""
+    system.settings |= {"SSE_MAX_STREAMS_PER_USER": "2"}
+    system.start_api()
+    for _ in range(2):
+        with Wire(system.port) as wire:
+            wire.send("GET /v1/events HTTP/1.1\r\nHost: a\r\nX-User-Id: ada\r\nContent-Length: 10\r\n\r\nab")
+            assert wire.reader.readline().split()[1] == b"200"
+    eventually(lambda: opens(system), 10, "a stream in the place of one whose client left")
 
 
 @pytest.mark.contract("events")

@@ -26,6 +26,7 @@ from downloadjobs_api import dashboard
 from downloadjobs_api.app import create_app
 from downloadjobs_api.cors import EXPOSED, REQUEST_HEADERS
 from downloadjobs_api.drain import Drain
+from downloadjobs_api.http_protocol import MAX_HEADER_BYTES
 from downloadjobs_api.settings import ApiSettings
 from downloadjobs_api.signing_keys import READ_SECONDS
 from downloadjobs_cli.embedded import SeaweedServer, ValkeyServer
@@ -104,6 +105,30 @@ def test_headers_tell_what_is_left(limited: System) -> None:
     assert 0 < int(answers[-1].headers["retry-after"]) <= 60
     for answer in (missing, wrong):
         assert set(answer.headers) >= LIMITS
+
+
+@pytest.mark.contract("headers")
+def test_answers_of_the_server_itself_tell_of_no_limit(limited: System) -> None:
+    """What is refused by its head is not counted, what is ended within its body is; neither has limits."""
+    head = f"POST {INITIATE} HTTP/1.1\r\nHost: x\r\nx-user-id: ada\r\nContent-Type: application/json\r\n"
+    refused = {
+        f"GET / HTTP/1.1\r\nHost: {'a' * MAX_HEADER_BYTES}\r\n\r\n": 431,
+        f"{head}Content-Length: 9999999\r\n\r\n": 413,
+    }
+    with limited.client() as client:
+        for request, status in refused.items():
+            with Wire(limited.port) as wire:
+                wire.send(request)
+                answer = wire.answer()
+            assert (answer.status, LIMITS & set(answer.headers)) == (status, set())
+        assert client.get("/").headers["ratelimit-remaining"] == str(LIMIT - 1)
+        with Wire(limited.port) as wire:
+            wire.send(f"{head}Transfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n")
+            time.sleep(0.3)  # the app begins to read
+            wire.send("nonsense\r\n")
+            answer = wire.answer()
+        assert (answer.status, LIMITS & set(answer.headers)) == (400, set())
+        assert client.get("/").headers["ratelimit-remaining"] == str(LIMIT - 3)
 
 
 @pytest.mark.contract("rate-limit")

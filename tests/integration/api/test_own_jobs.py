@@ -554,6 +554,17 @@ def test_a_retry_takes_no_body(client: httpx.Client, queue: LeaseStore) -> None:
     assert jobs_in(queue) == 1
 
 
+@pytest.mark.contract("server")
+def test_the_body_of_a_retry_is_read_as_every_other(client: httpx.Client, queue: LeaseStore) -> None:
+    """Although it must be empty, an encoded one is 415, and one beyond the limit is 413."""
+    ended(queue, IN_PART)
+    encoded = client.post("/v1/jobs/first/retry", content=b"{}", headers={"content-encoding": "gzip"})
+    refused(encoded, 415, "unsupported-media-type")
+    in_chunks = (b" " * 65_536 for _ in range(17))
+    refused(client.post("/v1/jobs/first/retry", content=in_chunks), 413, "body-too-large")
+    assert jobs_in(queue) == 1
+
+
 def test_a_retry_does_not_bring_a_record_back(client: httpx.Client, queue: LeaseStore) -> None:
     """If the first job's record goes in the same moment, nothing of it is written again."""
     fields: dict[str, Any] = {"file_ids": (10_003,), "total_file_ids": 1, "max_attempts": 3}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import uuid
@@ -226,6 +228,36 @@ def test_health_without_storage(
             503, {"status": "unhealthy", "checks": {"storage": "error", "queue": "ok"}},
         )  # fmt: skip
         assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.contract("health")
+def test_health_of_servers_that_do_not_answer(
+    valkey_server: ValkeyServer, seaweedfs: SeaweedServer, tmp_path: Path
+) -> None:
+    """`/health` names each server that is silent, all of them at once, before the request's time is over."""
+    with socket.create_server(("127.0.0.1", 0)) as redis, socket.create_server(("127.0.0.1", 0)) as s3:
+        silent = {
+            "REDIS_URL": f"redis://127.0.0.1:{redis.getsockname()[1]}",
+            "S3_ENDPOINT": f"http://127.0.0.1:{s3.getsockname()[1]}",
+            "REQUEST_TIMEOUT_MS": "3000",
+        }
+        with (
+            installed(valkey_server, seaweedfs, tmp_path, OWN, **silent) as system,
+            system.client() as client,
+        ):
+            answer = client.get("/health")
+    assert (answer.status_code, answer.json()) == (
+        503, {"status": "unhealthy", "checks": {"storage": "error", "queue": "error"}},
+    )  # fmt: skip
+
+
+@pytest.mark.contract("probes")
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
+def test_monitors_may_ask_by_head(nobody: httpx.Client, path: str) -> None:
+    """HEAD is answered as GET is, but for the body."""
+    answer = nobody.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-length"] == nobody.get(path).headers["content-length"]
 
 
 @pytest.mark.contract("initiate")
@@ -848,6 +880,57 @@ def test_a_range_beyond_the_end_is_refused(mock_link: str) -> None:
     answer = httpx.get(mock_link, headers={"range": f"bytes={size}-"}, trust_env=False)
     check_problem(answer, 416, "range-not-satisfiable")
     assert answer.headers["content-range"] == f"bytes */{size}"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"if-match": "{tag}"}, 206),
+        ({"if-match": '"other", {tag}'}, 206),
+        ({"if-match": '"other"'}, 412),
+        ({"if-match": "W/{tag}"}, 412),
+        ({"if-none-match": "{tag}"}, 304),
+        ({"if-none-match": '"other"'}, 206),
+        ({"if-range": "{tag}"}, 206),
+        ({"if-range": '"other"'}, 200),
+        ({"if-range": "W/{tag}"}, 200),
+        ({"if-range": "Wed, 25 Nov 2026 00:00:00 GMT"}, 200),
+        ({"range": "items=0-3"}, 200),
+        ({"range": "Bytes=0-3"}, 206),
+    ],
+)
+def test_a_mock_link_heeds_conditions(mock_link: str, headers: dict[str, str], status: int) -> None:
+    """A range is of the file that the client means, and in bytes, or there is the whole file, or 412."""
+    whole = httpx.get(mock_link, trust_env=False)
+    given = {name: value.format(tag=whole.headers["etag"]) for name, value in headers.items()}
+    answer = httpx.get(mock_link, headers={"range": "bytes=0-3", **given}, trust_env=False)
+    assert answer.status_code == status
+    assert ("content-range" in answer.headers) == (status == 206)
+    if status == 412:
+        check_problem(answer, 412, "precondition-failed")
+    else:
+        assert answer.headers["etag"] == whole.headers["etag"]
+        assert answer.content == {200: whole.content, 206: whole.content[:4], 304: b""}[status]
+
+
+def test_a_mock_link_is_never_logged(mock: System, mock_link: str) -> None:
+    """Whatever is answered to a link, or to one that is written a little wrong, the log has no token."""
+    beyond = {"range": "bytes=99999999999-"}
+    statuses = [
+        httpx.get(mock_link, headers=beyond, trust_env=False).status_code,
+        httpx.post(mock_link, trust_env=False).status_code,
+        httpx.get(f"{mock_link}/", trust_env=False).status_code,
+    ]
+    assert statuses == [416, 405, 404]
+
+    def logged() -> list[str]:
+        lines = mock.children[0].log_path.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if "/v1/mock/" in line]
+
+    eventually(lambda: len(logged()) >= len(statuses), 10, "a line for each answer")
+    payload, _, signature = mock_link.rpartition("/")[2].partition(".")
+    assert not [line for line in logged() if payload in line or signature in line]
+    assert {json.loads(line)["path"] for line in logged()} == {"/v1/mock/{token}"}
 
 
 def test_a_changed_mock_link_is_refused(mock_link: str) -> None:

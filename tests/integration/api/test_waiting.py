@@ -14,7 +14,9 @@ from downloadjobs_core.job import NewJob
 from downloadjobs_core.leases import LeaseStore, Outcome, QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig, connect
 from downloadjobs_core.states import JobState
+from support_api_process import Wire
 from support_processes import System, running
+from support_worker import eventually
 
 DATABASE = 12
 LONGEST = 20
@@ -156,6 +158,24 @@ def test_a_user_has_a_share_of_what_is_held(system: System, pool: ThreadPoolExec
     assert ask(system, jobs["bob"], "bob", prefer="wait=1").headers["preference-applied"] == "wait=1"
     assert [wait.result().headers["preference-applied"] for wait in held] == ["wait=4"] * 2
     assert ask(system, jobs["ada"], prefer="wait=1").headers["preference-applied"] == "wait=1"
+
+
+def test_a_client_that_leaves_within_its_body_waits_for_nothing(system: System) -> None:
+    """A wait ends with its connection also where part of the request's body never came."""
+    system.settings |= {"SSE_MAX_STREAMS_PER_USER": "2"}
+    system.start_api()
+    job_id = system.submit([10_003])
+    lines = ("Host: a", "X-User-Id: ada", f"Prefer: wait={LONGEST}", "Content-Length: 10")
+    head = "\r\n".join((f"GET /v1/download/status/{job_id} HTTP/1.1", *lines))
+    for _ in range(2):
+        with Wire(system.port) as wire:
+            wire.send(f"{head}\r\n\r\nab")
+            time.sleep(0.5)  # it begins to wait
+
+    def held() -> bool:
+        return "preference-applied" in ask(system, job_id, prefer="wait=1").headers
+
+    eventually(held, LONGEST / 2, "room for one more to wait")
 
 
 def test_only_who_may_see_a_job_waits_for_it(shared: System, queue: LeaseStore) -> None:

@@ -1,4 +1,4 @@
-"""If-None-Match: when a client has an answer already."""
+"""Conditions: when a client has an answer already, or means another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from downloadjobs_api.conditional import matches, tag_of
+from downloadjobs_api.conditional import matches, matches_strongly, tag_of
 from downloadjobs_api.resources import encode, status_document, status_tag
 from downloadjobs_core.jobstore import JobStatus
 from downloadjobs_core.states import JobState
@@ -28,6 +28,18 @@ def test_a_tag_is_found(condition: str) -> None:
 def test_another_tag_is_not(condition: str) -> None:
     """Another tag, or what is none, does not hide a body."""
     assert not matches(condition, TAG)
+
+
+@pytest.mark.parametrize("condition", ["*", '"a-1"', '"b", "a-1"', ' "a-1","b"'])
+def test_a_tag_is_found_strongly(condition: str) -> None:
+    """If-Match names a strong tag alone or in a list; `*` is any."""
+    assert matches_strongly(condition, '"a-1"')
+
+
+@pytest.mark.parametrize("condition", ["", TAG, "a-1", '"a-10"', '"b"', ",", '"*"'])
+def test_another_tag_is_not_found_strongly(condition: str) -> None:
+    """A weak tag is never the same as a strong one (RFC 9110, 8.8.3.2)."""
+    assert not matches_strongly(condition, '"a-1"')
 
 
 @given(st.text(max_size=60))

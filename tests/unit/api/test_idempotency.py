@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downloadjobs_api.idempotency import MAX_KEY, read_key
+from downloadjobs_api.operations import IDEMPOTENCY_KEY
 from downloadjobs_core.job import Once
 
 VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=MAX_KEY)
+LONG = st.text('a"\\\\', min_size=MAX_KEY - 1, max_size=MAX_KEY + 1)
 QUOTED_ALONE = re.compile(r'[",\\]')
 
 
@@ -47,6 +49,13 @@ def test_what_is_read_is_always_a_key(value: str) -> None:
 def test_what_is_no_key_is_refused(value: str) -> None:
     """Empty, too long, several of them, blanks inside, or half in quotes: that is no key."""
     assert read_key(value) is None
+
+
+@given(st.one_of(VISIBLE, VISIBLE.map(quoted), st.builds('"{}"'.format, VISIBLE), LONG, LONG.map(quoted)))
+def test_the_document_describes_what_is_a_key(value: str) -> None:
+    """A client that sends what the OpenAPI document allows is never refused, and the other way round."""
+    pattern = str(IDEMPOTENCY_KEY.schema["pattern"])
+    assert (re.search(pattern, value) is not None) == (read_key(value) is not None)
 
 
 def test_blanks_around_do_not_count() -> None:

@@ -34,6 +34,7 @@ NOT_DESCRIBED = {
 BY_THE_SERVER = {
     problems.METHOD_NOT_ALLOWED,  # no operation
     problems.RANGE_NOT_SATISFIABLE,  # of mock storage's links
+    problems.PRECONDITION_FAILED,  # the same
 }
 
 
@@ -81,6 +82,23 @@ def test_every_problem_is_described(described: dict[str, Any]) -> None:
     if scheme != "http":
         left_out.add(problems.SIGN_IN_UNAVAILABLE)
     assert {(kind.status.value, kind.code) for kind in kinds - left_out} == told
+
+
+@pytest.mark.parametrize(
+    ("header", "statuses"),
+    [("Retry-After", {"429", "503", "504"}), ("WWW-Authenticate", {"401"})],
+)
+def test_problems_have_their_headers(described: dict[str, Any], header: str, statuses: set[str]) -> None:
+    """Answers that mean another try, or a sign-in, are described with the header that says how."""
+    left_out = [
+        (path, status)
+        for path, methods in described["paths"].items()
+        for operation in methods.values()
+        for status, answer in operation["responses"].items()
+        if problems.CONTENT_TYPE in answer.get("content", ())
+        if status in statuses and header not in answer["headers"]
+    ]
+    assert not left_out
 
 
 def test_references_lead_somewhere(described: dict[str, Any]) -> None:
