@@ -39,7 +39,7 @@ from downloadjobs_operator.status import (
     status_of_verdict,
     status_without_record,
 )
-from downloadjobs_operator.tracking import Tracked, Tracking
+from downloadjobs_operator.tracking import OWN_PATCH_SECONDS, Tracked, Tracking
 
 BATCH: Final = 200
 """Records read in one round trip."""
@@ -257,7 +257,8 @@ class StatusMirror:
         before = tracked.status
         async with self._slots:
             try:
-                version = await self._cluster.patch_status(tracked.dj, status)
+                with tracked.noting_versions() as noted:
+                    version = await self._cluster.patch_status(tracked.dj, status)
             except ObjectGoneError:
                 self.gone(tracked)
                 return
@@ -270,9 +271,8 @@ class StatusMirror:
                 return
         self._refusals.over(tracked.dj.namespace)
         tracked.refusals = 0
-        tracked.status = status
-        tracked.expected_version = version
-        tracked.patched_at = time.monotonic()
+        tracked.wrote(status, version, noted)
+        asyncio.get_running_loop().call_later(OWN_PATCH_SECONDS, self._look_back, tracked, version)
         self.settled(tracked)
         # Of other changes, such as a place in the queue, the record does not say when they came.
         if written.changed_us and before.get("phase") != status.get("phase"):
@@ -280,6 +280,10 @@ class StatusMirror:
         if not tracked.going:  # its namespace may be going as well, and takes no Events then
             for told in announcements(before, status):
                 self.tell(tracked, told)
+
+    def _look_back(self, tracked: Tracked, version: str) -> None:
+        if tracked.look_back(version):
+            self.mark(tracked)
 
     def _refused(self, tracked: Tracked, error: KubernetesError) -> None:
         level = log.warning if self._refusals.news(tracked.dj, error) else log.debug
