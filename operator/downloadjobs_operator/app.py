@@ -35,9 +35,6 @@ STOP_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 5.0
 """Between two looks for what must be in the cluster, or a way to it, at the start."""
 
-MAKES_ROOM: Final = frozenset({"started", "cancelled"})
-"""Events after which one job less of its user waits."""
-
 log = logs.logger("downloadjobs_operator")
 
 

@@ -63,7 +63,6 @@ class Operator:
         self.leads: Callable[[], bool] = lambda: True
         """Whether this process holds the Lease for sure."""
         self.tracking = Tracking(settings.mirrors_in)
-        self.gave_up = 0
         self.metrics = OperatorMetrics(new_registry(settings.build_commit))
         self.metrics.watch(lambda: self.clock.last_event_at)
         jobs = JobStore(redis, settings.policy)
@@ -104,7 +103,7 @@ class Operator:
             self._reconciler,
             cluster,
             may=self._may_act,
-            giving_up=GivingUp(settings.finalizer_give_up_seconds, cluster.clock.now, self._count_gave_up),
+            giving_up=GivingUp(settings.finalizer_give_up_seconds, cluster.clock.now, self.metrics.gave_up),
             tell=self.mirror.tell,
             forgotten=self._forgotten,
             around=self.metrics.reconciling,
@@ -182,10 +181,6 @@ class Operator:
             self._reconciler.forget(tracked)
         self.tracking.forget(uid)
         self._alarms.forget(uid)
-
-    def _count_gave_up(self) -> None:
-        self.gave_up += 1
-        self.metrics.gave_up()
 
     async def _on_event(self, event: JobEvent) -> None:
         if self.autoscaler is not None and event.kind != "progress":

@@ -39,6 +39,11 @@ class Site:
     settings: OperatorSettings
     running: bool = True
 
+    @property
+    def gave_up(self) -> float:
+        """How many objects were let go although their jobs could not be withdrawn."""
+        return self.operator.metrics.registry.get_sample_value("downloadjobs_finalizers_gave_up_total") or 0.0
+
     def watch(self, name: str = "one", namespace: str = "team") -> Tracked:
         """The watch shows an object as it is."""
         tracked = self.operator.tracking.see(self.cluster.objects[namespace, name])
