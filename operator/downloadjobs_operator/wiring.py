@@ -63,10 +63,10 @@ class Operator:
         self.leads: Callable[[], bool] = lambda: True
         """Whether this process holds the Lease for sure."""
         self.tracking = Tracking(settings.mirrors_in)
-        self.metrics = OperatorMetrics(new_registry(settings.build_commit))
-        self.metrics.watch(lambda: self.clock.last_event_at)
         jobs = JobStore(redis, settings.policy)
         redis_clock = QueueClock(jobs)
+        self.metrics = OperatorMetrics(new_registry(settings.build_commit), now=redis_clock.now)
+        self.metrics.watch(lambda: self.clock.last_event_at)
         rules = AdmissionRules(
             settings.user_id_namespaces,
             settings.priority_ceilings,
