@@ -63,7 +63,6 @@ async def run(settings: OperatorSettings) -> None:
         redis = connect_async(settings.redis, max_connections=REDIS_CONNECTIONS)
         stack.push_async_callback(redis.aclose)
         cluster = KubernetesDownloadJobs(api)
-        operator = Operator(settings, configuration, cluster, redis)
         leadership = (
             Leadership(
                 lambda: api_client(configuration),
@@ -75,8 +74,13 @@ async def run(settings: OperatorSettings) -> None:
             if settings.leader_election
             else None
         )
-        if leadership is not None:
-            operator.leads = lambda: leadership.current
+        operator = Operator(
+            settings,
+            configuration,
+            cluster,
+            redis,
+            leads=lambda: leadership is None or leadership.current,
+        )
         await _serve_health(settings, operator, cluster, leadership, stack)
         if not await _wait_until_there(lambda: _resource_problem(cluster), stop):
             return

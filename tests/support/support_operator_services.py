@@ -38,6 +38,8 @@ class Site:
     leases: LeaseStore
     settings: OperatorSettings
     running: bool = True
+    leads: bool = True
+    """Whether it holds the Lease for sure."""
 
     @property
     def gave_up(self) -> float:
@@ -120,7 +122,9 @@ async def operating(
     redis = connect_async(RedisConfig(url), max_connections=CONNECTIONS)
     leases = LeaseStore(connect(RedisConfig(url)), chosen.policy)
     cluster = InMemoryDownloadJobs(*objects)
-    operator = Operator(chosen, Configuration(), cast("KubernetesDownloadJobs", cluster), redis)
+    operator = Operator(
+        chosen, Configuration(), cast("KubernetesDownloadJobs", cluster), redis, leads=lambda: site.leads
+    )
     operator.clock.open = 1  # a watch is under way: without one, statuses wait
     site = Site(operator, cluster, JobStore(redis, chosen.policy), leases, chosen, running)
     try:

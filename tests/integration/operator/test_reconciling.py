@@ -108,7 +108,7 @@ def test_what_cannot_be_known_is_left_alone(valkey: ValkeyServer, *, may: bool) 
         del site.cluster.objects["team", "one"]
         if may:
             site.cluster.faults["uids"] = KubernetesError("forbidden")
-        site.operator.leads = lambda: may
+        site.leads = may
         await site.operator._orphans.look()
         assert await state(site) is JobState.QUEUED
 
@@ -246,10 +246,10 @@ def test_no_alarm_without_the_lease(valkey: ValkeyServer) -> None:
     async def test(site: Site) -> None:
         await site.changed()
         assert await until(lambda: "startTime" in site.cluster.status())
-        site.operator.leads = lambda: False
+        site.leads = False
         await asyncio.sleep(2)
         assert await state(site) is JobState.QUEUED
-        site.operator.leads = lambda: True
+        site.leads = True
         assert await until(lambda: is_finished(site.cluster.status()))
 
     on(valkey.url, test, body(spec={"activeDeadlineSeconds": 1}))
