@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+FIRST_SERVICE_SECONDS: Final = 10.0
+"""What a job is taken to last before one has ended, as `FIRST_SERVICE_US` in the scripts has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from downloadjobs_core.counts import Counts
+from downloadjobs_core.counts import FIRST_SERVICE_SECONDS, Counts
 from downloadjobs_core.errors import (
     JobNotFoundError,
     KeyReusedError,
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from downloadjobs_core.rate_counts import RateCounts
-
-FIRST_SERVICE_SECONDS: Final = 10.0
-"""What a job is taken to last before one has ended."""
 
 PROBE_SECONDS: Final = 60
 

@@ -35,9 +35,6 @@ STOP_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 5.0
 """Between two looks for what must be in the cluster, or a way to it, at the start."""
 
-MAKES_ROOM: Final = frozenset({"started", "cancelled"})
-"""Events after which one job less of its user waits."""
-
 log = logs.logger("downloadjobs_operator")
 
 
@@ -66,7 +63,6 @@ async def run(settings: OperatorSettings) -> None:
         redis = connect_async(settings.redis, max_connections=REDIS_CONNECTIONS)
         stack.push_async_callback(redis.aclose)
         cluster = KubernetesDownloadJobs(api)
-        operator = Operator(settings, configuration, cluster, redis)
         leadership = (
             Leadership(
                 lambda: api_client(configuration),
@@ -78,8 +74,13 @@ async def run(settings: OperatorSettings) -> None:
             if settings.leader_election
             else None
         )
-        if leadership is not None:
-            operator.leads = lambda: leadership.current
+        operator = Operator(
+            settings,
+            configuration,
+            cluster,
+            redis,
+            leads=lambda: leadership is None or leadership.current,
+        )
         await _serve_health(settings, operator, cluster, leadership, stack)
         if not await _wait_until_there(lambda: _resource_problem(cluster), stop):
             return

@@ -96,6 +96,18 @@ def written(
     return rows
 
 
+def kept(before: Mapping[str, Any], *, generation: int) -> list[dict[str, Any]]:
+    """A status' conditions as they are, ours as being about this generation; others' are left alone.
+
+    `kubectl wait` and kstatus go by a condition's own generation before the status'.
+    """
+    ours = {kind.value for kind in Type}
+    return [
+        {**one, "observedGeneration": generation} if one.get("type") in ours else dict(one)
+        for one in _listed(before)
+    ]
+
+
 def _listed(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     listed = status.get("conditions")
     return [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []

@@ -7,6 +7,7 @@ server answers is stuck, and is not alive; one without an API server is not help
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +24,9 @@ from downloadjobs_operator.leadership import Leadership
 WATCH_SILENT_SECONDS: Final = 180.0
 """Two bookmarks were missed, and kopf's own time-out had the time to begin a new watch."""
 
+ANSWER_SECONDS: Final = 2.0
+"""After which an API server counts as out of reach. The chart's probe waits 5 s for the whole page."""
+
 log = logs.logger(__name__)
 
 
@@ -32,8 +36,10 @@ class Health:
 
     Attributes:
         leadership: None where no Lease is asked for.
-        queue_heard_at: when Redis last answered the leader, by `time.monotonic`; 0 before.
+        queue_silent_seconds: for how long Redis has not answered the leader; None before its first answer.
+        objects: how many DownloadJobs are known.
         silent_seconds: how long the watch may be silent.
+        answer_seconds: how long the API server may take to answer.
     """
 
     clock: WatchClock
@@ -42,6 +48,7 @@ class Health:
     queue_silent_seconds: Callable[[], float | None]
     objects: Callable[[], int]
     silent_seconds: float = WATCH_SILENT_SECONDS
+    answer_seconds: float = ANSWER_SECONDS
 
     @property
     def leading(self) -> bool:
@@ -57,10 +64,18 @@ class Health:
         }
         if not self.leading or silent <= self.silent_seconds:
             return True, {"status": "ok"} | found
-        if not await self.cluster.reachable():
+        if not await self._answers():
             return True, {"status": "ok", "message": "The API server cannot be reached."} | found
         message = "The watch of DownloadJobs is silent although the API server answers."
         return False, {"status": "stuck", "message": message} | found
+
+    async def _answers(self) -> bool:
+        """Whether the API server answers in time; one that hangs is not helped by a restart either."""
+        try:
+            async with asyncio.timeout(self.answer_seconds):
+                return await self.cluster.reachable()
+        except TimeoutError:
+            return False
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether it works or stands by, and what was seen."""

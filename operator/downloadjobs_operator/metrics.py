@@ -33,10 +33,12 @@ class OperatorMetrics:
 
     Args:
         registry: where the metrics are to be found.
+        now: Redis' time, in seconds since 1970.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, *, now: Callable[[], float]) -> None:
         self.registry = registry
+        self._now = now
         self.autoscaler = AutoscalerMetrics(registry)
         self._reconciled = Counter(
             f"{PREFIX}reconcile_total",
@@ -106,7 +108,7 @@ class OperatorMetrics:
 
     def status_written(self, changed_at: float) -> None:
         """A status now shows a change of phase of this time, in seconds since 1970 by Redis' clock."""
-        self._lag.observe(max(0.0, time.time() - changed_at))
+        self._lag.observe(max(0.0, self._now() - changed_at))
 
     def gave_up(self) -> None:
         """A finalizer was taken off although Redis could not be told."""

@@ -39,7 +39,7 @@ from downloadjobs_operator.status import (
     status_of_verdict,
     status_without_record,
 )
-from downloadjobs_operator.tracking import Tracked, Tracking
+from downloadjobs_operator.tracking import OWN_PATCH_SECONDS, Tracked, Tracking
 
 BATCH: Final = 200
 """Records read in one round trip."""
@@ -69,8 +69,25 @@ RECORD_LOST: Final = Verdict(
 
 log = logs.logger(__name__)
 
-Missing = Callable[[Tracked], None]
-"""What is done about an unfinished object whose job has no record: it is submitted (again)."""
+
+@dataclass(frozen=True, slots=True)
+class MirrorHooks:
+    """What a mirror asks of others, and tells them.
+
+    Attributes:
+        watching: whether what is known of objects is new; statuses wait while it is not.
+        missing: called with an unfinished object whose job has no record: it is to be submitted (again).
+        settled: called with each object whose status was brought up to date, for its deadlines.
+        gone: called with each object that turns out to be gone.
+        phase_written: called when a status shows another phase, with when its job changed, in seconds since
+            1970 by Redis' clock.
+    """
+
+    watching: Callable[[], bool]
+    missing: Callable[[Tracked], None]
+    settled: Callable[[Tracked], None]
+    gone: Callable[[Tracked], None]
+    phase_written: Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +107,17 @@ class StatusMirror:
         cluster: DownloadJobs,
         tracking: Tracking,
         bucket: TokenBucket,
+        hooks: MirrorHooks,
         *,
         results_bucket: str | None,
         instance: str,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float],
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._tracking = tracking
         self._bucket = bucket
+        self._hooks = hooks
         self._results_bucket = results_bucket
         self._instance = instance
         self._now = now
@@ -110,15 +129,6 @@ class StatusMirror:
         self._service_seconds = 0.0
         self._trouble = False
         self._refusals = Refusals()
-        self.missing: Missing | None = None
-        self.watching: Callable[[], bool] = lambda: True
-        """Whether what is known of objects is new; statuses wait while it is not."""
-        self.gone: Callable[[Tracked], None] = lambda _: None
-        """Called with each object that turns out to be gone."""
-        self.settled: Callable[[Tracked], None] = lambda _: None
-        """Called with each object whose status was brought up to date, for its deadlines."""
-        self.phase_written: Callable[[float], None] = lambda _: None
-        """Called when a status shows another phase, with when its job changed, in seconds since 1970."""
 
     def mark(self, tracked: Tracked) -> None:
         """Have an object's status brought up to date."""
@@ -156,7 +166,7 @@ class StatusMirror:
             del self._marked[uid]
         known = [tracked for uid in uids if (tracked := self._tracking.get(uid)) is not None]
         batch = [tracked for tracked in known if not tracked.gone]
-        if not self.watching():
+        if not self._hooks.watching():
             self._again(batch)
             return
         try:
@@ -195,7 +205,7 @@ class StatusMirror:
 
     def _settle(self, tracked: Tracked, status: dict[str, Any] | None, *, changed_us: int = 0) -> None:
         """Write a status, at once or when there is room, if it says anything new."""
-        self.settled(tracked)
+        self._hooks.settled(tracked)
         if status is None or tracked.dj.uid in self._writing:
             return
         since = time.monotonic() - tracked.patched_at
@@ -214,9 +224,8 @@ class StatusMirror:
         """Whether an object without a record is on its way to one, which will mark it again."""
         if tracked.finished or tracked.verdict is not None or tracked.is_mirror or tracked.going:
             return False
-        if self.missing is None or not tracked.job_id:
-            return True
-        self.missing(tracked)
+        if tracked.job_id:
+            self._hooks.missing(tracked)
         return True
 
     def _status(self, tracked: Tracked, job: Job | None) -> dict[str, Any] | None:
@@ -257,9 +266,10 @@ class StatusMirror:
         before = tracked.status
         async with self._slots:
             try:
-                version = await self._cluster.patch_status(tracked.dj, status)
+                with tracked.noting_versions() as noted:
+                    version = await self._cluster.patch_status(tracked.dj, status)
             except ObjectGoneError:
-                self.gone(tracked)
+                self._hooks.gone(tracked)
                 return
             except KubernetesUnavailableError as error:
                 self._note_trouble(str(error))
@@ -270,16 +280,19 @@ class StatusMirror:
                 return
         self._refusals.over(tracked.dj.namespace)
         tracked.refusals = 0
-        tracked.status = status
-        tracked.expected_version = version
-        tracked.patched_at = time.monotonic()
-        self.settled(tracked)
+        tracked.wrote(status, version, noted)
+        asyncio.get_running_loop().call_later(OWN_PATCH_SECONDS, self._look_back, tracked, version)
+        self._hooks.settled(tracked)
         # Of other changes, such as a place in the queue, the record does not say when they came.
         if written.changed_us and before.get("phase") != status.get("phase"):
-            self.phase_written(written.changed_us / SECOND_US)
+            self._hooks.phase_written(written.changed_us / SECOND_US)
         if not tracked.going:  # its namespace may be going as well, and takes no Events then
             for told in announcements(before, status):
                 self.tell(tracked, told)
+
+    def _look_back(self, tracked: Tracked, version: str) -> None:
+        if tracked.look_back(version):
+            self.mark(tracked)
 
     def _refused(self, tracked: Tracked, error: KubernetesError) -> None:
         level = log.warning if self._refusals.news(tracked.dj, error) else log.debug

@@ -15,7 +15,16 @@ from typing import Any, Final
 from downloadjobs_core.job import Job
 from downloadjobs_core.jobstore import Place
 from downloadjobs_core.states import FINISHED, WITH_RESULT, JobState
-from downloadjobs_operator.conditions import MESSAGE_CHARACTERS, Condition, Type, is_true, not_so, so, written
+from downloadjobs_operator.conditions import (
+    MESSAGE_CHARACTERS,
+    Condition,
+    Type,
+    is_true,
+    kept,
+    not_so,
+    so,
+    written,
+)
 from downloadjobs_operator.downloadjob import DownloadJob, moment_of, seconds_of
 from downloadjobs_operator.explaining import (
     EXPIRED,
@@ -160,24 +169,26 @@ def status_without_record(dj: DownloadJob, before: Mapping[str, Any], *, now: fl
     It keeps what it says, but for the generation it is about, and for a result whose time is over: nothing
     else would take that away.
     """
-    if before.get("observedGeneration") != dj.generation:
-        before = {**before, "observedGeneration": dj.generation}
-        return status_without_record(dj, before, now=now) or before
+    status = {
+        **before,
+        "observedGeneration": dj.generation,
+        "conditions": kept(before, generation=dj.generation),
+    }
     result = before.get("result")
     expires = seconds_of(result.get("expiresAt")) if isinstance(result, Mapping) else None
     if expires is None or expires > now:
-        return None
+        return None if status == before else status
     # Only ours: with others, which somebody else wrote, there may be more than the schema takes.
     kinds = set(Type) - {Type.RESULT_AVAILABLE}
-    others = [one for one in before.get("conditions", []) if one.get("type") in kinds]
+    others = [one for one in status["conditions"] if one.get("type") in kinds]
     gone = written(
         [not_so(Type.RESULT_AVAILABLE, "Expired", "The result was removed after its time.")],
         before,
         generation=dj.generation,
         now=now,
     )
-    kept = {name: value for name, value in before.items() if name != "result"}
-    return kept | {"phase": phase_of(JobState.EXPIRED), "message": EXPIRED, "conditions": others + gone}
+    del status["result"]
+    return status | {"phase": phase_of(JobState.EXPIRED), "message": EXPIRED, "conditions": others + gone}
 
 
 def _start_time(job: Job, before: Mapping[str, Any], *, held: bool, now: float) -> str | None:

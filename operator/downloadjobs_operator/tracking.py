@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -43,6 +44,10 @@ class Tracked:
     """How often in a row the API server refused to have its status written."""
     expected_version: str = ""
     """The resourceVersion of that patch, until the watch shows it."""
+    shown_meanwhile: Mapping[str, Any] | None = None
+    """The status that was shown last while that patch was waited for: older than it, or newer."""
+    noted_versions: set[str] | None = None
+    """The resourceVersions that came by since a patch was sent; None while none is under way."""
     rang_at: float = 0.0
     """When its last alarm rang, in seconds since 1970."""
     gone: bool = False
@@ -67,6 +72,45 @@ class Tracked:
     def going(self) -> bool:
         """Whether somebody deleted it, or it is gone already."""
         return self.gone or self.dj.deleted_at is not None
+
+    @contextmanager
+    def noting_versions(self) -> Iterator[set[str]]:
+        """Around a patch of its status: the resourceVersion before it, and all that come by meanwhile."""
+        self.noted_versions = noted = {self.dj.version}
+        try:
+            yield noted
+        finally:
+            self.noted_versions = None
+
+    def wrote(self, status: Mapping[str, Any], version: str, noted: Collection[str]) -> None:
+        """Our patch was answered.
+
+        Args:
+            status: the one that was written.
+            version: the object's resourceVersion by it.
+            noted: what came by before the answer, by `noting_versions`.
+        """
+        self.patched_at = time.monotonic()
+        if version in noted:
+            self.expected_version, self.shown_meanwhile = "", None
+            return  # what was shown since is as new, or newer
+        if len(noted) == 1:
+            self.shown_meanwhile = None  # it was shown before the patch, and so is older
+        elif self.shown_meanwhile is None:
+            self.shown_meanwhile = self.status
+        self.status, self.expected_version = status, version
+
+    def look_back(self, version: str) -> bool:
+        """Take what was shown instead of our patch of this version, which was waited for long enough.
+
+        The watch may pass over our patch, and show only what somebody else made of it. Whether that is
+        another status than ours.
+        """
+        if self.expected_version != version or self.shown_meanwhile is None:
+            return False
+        changed = self.status != self.shown_meanwhile
+        self.status, self.shown_meanwhile, self.expected_version = self.shown_meanwhile, None, ""
+        return changed
 
 
 class Tracking:
@@ -106,10 +150,15 @@ class Tracking:
                 self._by_job[job_id] = tracked
             return tracked
         tracked.dj = dj
+        if tracked.noted_versions is not None:
+            tracked.noted_versions.add(dj.version)
         own = dj.version == tracked.expected_version
         if self._shows_own_patch(tracked, dj.version):
             tracked.overwritten = not own and tracked.status != shown
             tracked.status = dict(shown)
+            tracked.shown_meanwhile = None
+        else:
+            tracked.shown_meanwhile = dict(shown)
         return tracked
 
     def adopt(self, tracked: Tracked, job_id: str) -> None:

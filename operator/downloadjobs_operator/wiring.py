@@ -25,7 +25,7 @@ from downloadjobs_operator.handlers import Services, create_registry
 from downloadjobs_operator.kube import KubernetesDownloadJobs
 from downloadjobs_operator.listening import Listener
 from downloadjobs_operator.metrics import OperatorMetrics
-from downloadjobs_operator.mirroring import StatusMirror
+from downloadjobs_operator.mirroring import MirrorHooks, StatusMirror
 from downloadjobs_operator.mirrors import Mirrors
 from downloadjobs_operator.orphans import Orphans
 from downloadjobs_operator.queue_metrics import QueueExporter
@@ -48,6 +48,13 @@ class Operator:
     """The services of one process, wired together.
 
     kopf's watch feeds it (`registry`), and `follow` does the work.
+
+    Args:
+        settings: what it is to do, and where.
+        configuration: where the API server is, for kopf's watch.
+        cluster: all other requests to it.
+        redis: the queue.
+        leads: whether this process holds the Lease for sure.
     """
 
     def __init__(
@@ -56,18 +63,77 @@ class Operator:
         configuration: Configuration,
         cluster: KubernetesDownloadJobs,
         redis: Redis,
+        *,
+        leads: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._configuration = configuration
+        self._cluster = cluster
+        self._leads = leads
+        self._jobs = JobStore(redis, settings.policy)
+        self._redis_clock = QueueClock(self._jobs)
         self.clock = WatchClock()
-        self.leads: Callable[[], bool] = lambda: True
-        """Whether this process holds the Lease for sure."""
         self.tracking = Tracking(settings.mirrors_in)
-        self.gave_up = 0
-        self.metrics = OperatorMetrics(new_registry(settings.build_commit))
+        self.metrics = OperatorMetrics(new_registry(settings.build_commit), now=self._redis_clock.now)
         self.metrics.watch(lambda: self.clock.last_event_at)
-        jobs = JobStore(redis, settings.policy)
-        redis_clock = QueueClock(jobs)
+
+        self.mirror = self._create_mirror()
+        self._mirrors = Mirrors(
+            self._jobs,
+            cluster,
+            self.tracking,
+            mode=settings.mirror_api_jobs,
+            namespace=settings.mirror_namespace,
+            record_ttl_seconds=settings.record_ttl_seconds,
+        )
+        self._reconciler = self._create_reconciler()
+        self._controller = self._create_controller()
+        self._alarms = Alarms(
+            self.tracking,
+            cluster,
+            self._reconciler,
+            self._redis_clock,
+            may=self._may_act,
+            gone=self._gone,
+        )
+        self._claims = Claims(
+            ClaimStore(redis), cluster, self.tracking, tell=self.mirror.tell, identify=self._mirrors.verify
+        )
+        self._repairs, self._orphans = self._create_comparisons()
+
+        self.listener = Listener(
+            EventStream(redis),
+            self._jobs,
+            on_event=self._on_event,
+            missed=self._missed,
+            clock=self._redis_clock,
+        )
+        self.queue = QueueExporter(self._jobs.counts)
+        self.metrics.registry.register(self.queue)
+        self.autoscaler = self._create_autoscaler(redis)
+
+    def _create_mirror(self) -> StatusMirror:
+        settings = self._settings
+        hooks = MirrorHooks(
+            watching=self._may_act,
+            missing=self._look_at,
+            settled=self._settled,
+            gone=self._gone,
+            phase_written=self.metrics.status_written,
+        )
+        return StatusMirror(
+            self._jobs,
+            self._cluster,
+            self.tracking,
+            TokenBucket(settings.status_patches_per_second),
+            hooks,
+            results_bucket=settings.results_bucket,
+            instance=settings.identity,
+            now=self._redis_clock.now,
+        )
+
+    def _create_reconciler(self) -> Reconciler:
+        settings = self._settings
         rules = AdmissionRules(
             settings.user_id_namespaces,
             settings.priority_ceilings,
@@ -75,83 +141,50 @@ class Operator:
             webhooks=settings.webhooks_enabled,
             addresses=settings.address_rules,
         )
-        self.mirror = StatusMirror(
-            jobs,
-            cluster,
-            self.tracking,
-            TokenBucket(settings.status_patches_per_second),
-            results_bucket=settings.results_bucket,
-            instance=settings.identity,
-            now=redis_clock.now,
+        return Reconciler(
+            self._jobs, self._cluster, rules, identify=self._mirrors.verify, changed=self.mirror.mark
         )
-        self._mirrors = Mirrors(
-            jobs,
-            cluster,
-            self.tracking,
-            mode=settings.mirror_api_jobs,
-            namespace=settings.mirror_namespace,
-            record_ttl_seconds=settings.record_ttl_seconds,
+
+    def _create_controller(self) -> Controller:
+        giving_up = GivingUp(
+            self._settings.finalizer_give_up_seconds, self._cluster.clock.now, self.metrics.gave_up
         )
-        self._reconciler = Reconciler(
-            jobs,
-            cluster,
-            rules,
-            identify=self._mirrors.verify,
-            changed=self.mirror.mark,
-        )
-        self._controller = Controller(
+        return Controller(
             self.tracking,
             self._reconciler,
-            cluster,
+            self._cluster,
             may=self._may_act,
-            giving_up=GivingUp(settings.finalizer_give_up_seconds, cluster.clock.now, self._count_gave_up),
+            giving_up=giving_up,
             tell=self.mirror.tell,
             forgotten=self._forgotten,
             around=self.metrics.reconciling,
         )
-        self._repairs = Repairs(
+
+    def _create_comparisons(self) -> tuple[Repairs, Orphans]:
+        """What finds objects whose jobs were missed, and jobs whose objects were."""
+        settings = self._settings
+        repairs = Repairs(
             self.tracking,
             self.mirror,
             look_at=self._controller.look_at,
             turned_away=self._reconciler.turned_away,
             every_seconds=settings.resync_seconds,
         )
-        self._orphans = Orphans(
-            jobs,
-            cluster,
+        orphans = Orphans(
+            self._jobs,
+            self._cluster,
             self.tracking,
             served=settings.served,
             every_seconds=settings.resync_seconds,
             may=self._may_act,
         )
-        self._alarms = Alarms(
-            self.tracking,
-            cluster,
-            self._reconciler,
-            redis_clock,
-            may=self._may_act,
-            gone=self._controller.gone,
-        )
-        self._claims = Claims(
-            ClaimStore(redis), cluster, self.tracking, tell=self.mirror.tell, identify=self._mirrors.verify
-        )
-        self.listener = Listener(
-            EventStream(redis), jobs, on_event=self._on_event, missed=self._missed, clock=redis_clock
-        )
-        self.queue = QueueExporter(jobs.counts)
-        self.metrics.registry.register(self.queue)
-        self.autoscaler = self._create_autoscaler(cluster, redis)
-        self.mirror.phase_written = self.metrics.status_written
-        self.mirror.missing = self._controller.look_at
-        self.mirror.settled = self._alarms.set
-        self.mirror.gone = self._controller.gone
-        self.mirror.watching = self._may_act
+        return repairs, orphans
 
-    def _create_autoscaler(self, cluster: KubernetesDownloadJobs, redis: Redis) -> Autoscaler | None:
+    def _create_autoscaler(self, redis: Redis) -> Autoscaler | None:
         settings = self._settings
         if settings.worker_deployment is None:
             return None
-        workers = KubernetesWorkers(cluster, settings.own_namespace, settings.worker_deployment)
+        workers = KubernetesWorkers(self._cluster, settings.own_namespace, settings.worker_deployment)
         return Autoscaler(
             workers=workers,
             view=lambda changed: WorkersView(workers, changed),
@@ -164,7 +197,20 @@ class Operator:
 
     def _may_act(self) -> bool:
         """Whether what is known of objects is new, and nobody else can be at work."""
-        return self.clock.open > 0 and self.leads()
+        return self.clock.open > 0 and self._leads()
+
+    # Hooks of the mirror, looked up when they are called: whom they call is built with the mirror.
+
+    def _look_at(self, tracked: Tracked) -> None:
+        self._controller.look_at(tracked)
+
+    def _settled(self, tracked: Tracked) -> None:
+        self._alarms.set(tracked)
+
+    def _gone(self, tracked: Tracked) -> None:
+        self._controller.gone(tracked)
+
+    # What the watch, and Redis, have to say.
 
     def _seen(self, tracked: Tracked) -> None:
         self._controller.look_at(tracked)
@@ -182,10 +228,6 @@ class Operator:
             self._reconciler.forget(tracked)
         self.tracking.forget(uid)
         self._alarms.forget(uid)
-
-    def _count_gave_up(self) -> None:
-        self.gave_up += 1
-        self.metrics.gave_up()
 
     async def _on_event(self, event: JobEvent) -> None:
         if self.autoscaler is not None and event.kind != "progress":
@@ -206,9 +248,7 @@ class Operator:
     def registry(self) -> kopf.OperatorRegistry:
         """What kopf is to call."""
         return create_registry(
-            Services(
-                tracking=self.tracking, seen=self._seen, listed=self._listed, gone=self._controller.gone
-            ),
+            Services(tracking=self.tracking, seen=self._seen, listed=self._listed, gone=self._gone),
             login=lambda: kopf_session(self._configuration, self.clock),
         )
 

@@ -97,7 +97,7 @@ def ran(
 
 def operator_metrics() -> OperatorMetrics:
     """The operator's metrics, each of them counted once."""
-    metrics = OperatorMetrics(new_registry("abc1234"))
+    metrics = OperatorMetrics(new_registry("abc1234"), now=time.time)
     metrics.watch(lambda: 1_700_000_000.0)
     metrics.lead(lambda: True)
     metrics.status_written(time.time())

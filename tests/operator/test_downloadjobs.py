@@ -11,6 +11,7 @@ import pytest
 
 from downloadjobs_cli.verifying import verify
 from downloadjobs_core.errors import ObjectNotFoundError
+from downloadjobs_core.job import job_key
 from support_operator_process import FILES, MISSING, Object, Site, condition_of, manifest
 from support_worker import eventually, members, read_object
 
@@ -53,6 +54,17 @@ def test_from_apply_to_the_zip(working: Site, tmp_path: Path) -> None:
     assert report.whole, report.problems
     assert set(members(zipped.read_bytes())) == {f"{file_id}.zip" for file_id in FILES} | {"manifest.json"}
     assert status["result"]["bytes"] == zipped.stat().st_size
+
+
+def test_a_change_after_the_record_went_is_waited_for(working: Site) -> None:
+    """`kubectl wait` returns after a change of a finished spec, though the job's record is gone."""
+    uid = working.create("films")
+    finished(working, "films")
+    working.redis.delete(job_key(uid))
+    working.change("films", ttlSecondsAfterFinished=3_600)
+    here = f"--namespace={working.namespace}"
+    working.cluster.kubectl("wait", "--for=condition=Finished", "dj/films", here, "--timeout=10s")
+    assert working.status("films")["observedGeneration"] == 2
 
 
 def test_a_finished_status_has_all_that_is_documented(working: Site) -> None:

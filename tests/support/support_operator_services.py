@@ -38,6 +38,13 @@ class Site:
     leases: LeaseStore
     settings: OperatorSettings
     running: bool = True
+    leads: bool = True
+    """Whether it holds the Lease for sure."""
+
+    @property
+    def gave_up(self) -> float:
+        """How many objects were let go although their jobs could not be withdrawn."""
+        return self.operator.metrics.registry.get_sample_value("downloadjobs_finalizers_gave_up_total") or 0.0
 
     def watch(self, name: str = "one", namespace: str = "team") -> Tracked:
         """The watch shows an object as it is."""
@@ -115,7 +122,9 @@ async def operating(
     redis = connect_async(RedisConfig(url), max_connections=CONNECTIONS)
     leases = LeaseStore(connect(RedisConfig(url)), chosen.policy)
     cluster = InMemoryDownloadJobs(*objects)
-    operator = Operator(chosen, Configuration(), cast("KubernetesDownloadJobs", cluster), redis)
+    operator = Operator(
+        chosen, Configuration(), cast("KubernetesDownloadJobs", cluster), redis, leads=lambda: site.leads
+    )
     operator.clock.open = 1  # a watch is under way: without one, statuses wait
     site = Site(operator, cluster, JobStore(redis, chosen.policy), leases, chosen, running)
     try:

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from downloadjobs_core.counts import FIRST_SERVICE_SECONDS
 from downloadjobs_operator.autoscaler import wording
-
-FIRST_SERVICE_SECONDS: Final = 10.0
-"""What a job is taken to need before any has ended, as the queue's own estimates have it."""
 
 ROUNDING: Final = 1e-9
 """What a quotient may lie above a whole number before it counts as more: 0.3 / 0.1 is 3, not 4."""

@@ -85,6 +85,7 @@ class Removal:
         fences: the queue's side.
         seen: what the watches show of the Deployment and its pods, terminating ones too.
         victim: told of each pod that went because of this, and whether it worked.
+        may: whether pods may be removed at all, which is asked again before the patch.
         settle_seconds: see `SETTLE_SECONDS`.
 
     Attributes:
@@ -101,6 +102,7 @@ class Removal:
         fences: FenceStore,
         seen: Callable[[], tuple[Deployment | None, tuple[Pod, ...]]],
         victim: Callable[[bool], None],
+        may: Callable[[], bool],
         settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
         self.decision = decision
@@ -108,6 +110,7 @@ class Removal:
         self._fences = fences
         self._seen = seen
         self._victim = victim
+        self._may = may
         self._settle_seconds = settle_seconds
         self._fenced: set[str] = set()
         self._priced: dict[str, Pod] = {}
@@ -124,7 +127,8 @@ class Removal:
         """All until the patch; the replicas that were asked for.
 
         Raises:
-            RemovalRefusedError: a pod took a job first, or the Deployment changed. All fences are gone again.
+            RemovalRefusedError: a pod took a job first, the Deployment changed, or it may not any more. All
+                fences are gone again.
             KubernetesError, DownloadJobsError: a server failed. The same as far as it could be; unless it is
                 `committed`: then the patch may have been done, and must be followed.
         """
@@ -195,6 +199,8 @@ class Removal:
     def _still_wanted(self) -> None:
         if self._given_up:
             raise RemovalRefusedError("more pods are needed again")
+        if not self._may():
+            raise RemovalRefusedError("the mode became Recommend")
 
     async def _look(self) -> Seen:
         deployment = await self._workers.deployment()

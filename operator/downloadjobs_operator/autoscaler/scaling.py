@@ -310,6 +310,7 @@ class Autoscaler:
                 fences=self._fences,
                 seen=self._pods_now,
                 victim=lambda busy: self._metrics.victim(busy=busy),
+                may=lambda: self._current_limits().mode is not Mode.RECOMMEND,
                 settle_seconds=self._settle_seconds,
             )
             self._removing = removal, begin(self._shrink(removal, decision, looked_at))

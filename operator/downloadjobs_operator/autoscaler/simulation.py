@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from downloadjobs_core.counts import FIRST_SERVICE_SECONDS
 from downloadjobs_core.errors import DownloadJobsError
-from downloadjobs_operator.autoscaler.decision import FIRST_SERVICE_SECONDS, Pod, Snapshot
+from downloadjobs_operator.autoscaler.decision import Pod, Snapshot
 from downloadjobs_operator.autoscaler.history import camel
 from downloadjobs_operator.autoscaler.policies import Policy
 from downloadjobs_operator.autoscaler.traces import DAY, Arrival, Trace

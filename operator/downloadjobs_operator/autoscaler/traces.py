@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from downloadjobs_core.counts import FIRST_SERVICE_SECONDS
 from downloadjobs_core.errors import DownloadJobsError
-from downloadjobs_operator.autoscaler.decision import FIRST_SERVICE_SECONDS
 
 HOUR: Final = 3_600.0
 DAY: Final = 24 * HOUR

@@ -388,6 +388,25 @@ def test_recommending_changes_nothing(valkey: ValkeyServer) -> None:
     on(valkey, test, workers, replace(EAGER, mode=Mode.RECOMMEND))
 
 
+@pytest.mark.parametrize("woken", [True, False])
+def test_recommending_ends_a_removal(valkey: ValkeyServer, *, woken: bool) -> None:
+    """`mode: Recommend` that comes before a removal's patch stops it, and its pods are free again."""
+    workers = InMemoryWorkers(2)
+
+    async def test(scene: Scene) -> None:
+        assert await until(lambda: scene.leases.redis.zcard("{downloadjobs}:fenced") == 2)
+        scene.autoscaler._limits = replace(EAGER, mode=Mode.RECOMMEND)
+        if woken:
+            scene.autoscaler.wake()
+        assert await until(lambda: "Refused" in scene.outcomes())
+        assert await until(lambda: workers.reasons() == ["ScaleRecommended"])
+        assert scene.leases.redis.zcard("{downloadjobs}:fenced") == 0
+        assert all(DELETION_COST not in pod["metadata"]["annotations"] for pod in workers.pods_there.values())
+        assert (workers.scaled, workers.gone()) == ([], set())
+
+    on(valkey, test, workers, settle_seconds=1)
+
+
 def test_without_redis_it_holds(valkey: ValkeyServer) -> None:
     """While Redis is away nothing changes, and a metric, an Event and the history say so."""
     workers = InMemoryWorkers(2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from downloadjobs_core.job import Job
 from downloadjobs_core.leases import Outcome
 from downloadjobs_core.states import JobState
 from downloadjobs_operator.conditions import Type, is_true, reason_of
-from downloadjobs_operator.downloadjob import CLAIM, MIRROR, moment_of
+from downloadjobs_operator.downloadjob import CLAIM, MIRROR, DownloadJob, moment_of
 from downloadjobs_operator.kube_client import KubernetesError, KubernetesUnavailableError
 from downloadjobs_operator.mirrors import hashed
 from downloadjobs_operator.status import Verdict, is_finished
@@ -327,6 +327,14 @@ def test_one_status_by_hand_does_not_end_the_operator(valkey: ValkeyServer) -> N
     on(valkey.url, test, body("bad"), body("good"))
 
 
+def write_by_hand(site: Site) -> None:
+    """Somebody else writes a status, and the watch shows it."""
+    stored = site.cluster.objects["team", "one"]
+    stored["status"] = {**stored["status"], "phase": "Completed"}
+    stored["metadata"]["resourceVersion"] += "0"
+    site.watch()
+
+
 def test_a_status_by_hand_is_put_right_at_once(valkey: ValkeyServer) -> None:
     """Whoever may write statuses can make one lie for a moment, not until the next comparison."""
 
@@ -334,10 +342,44 @@ def test_a_status_by_hand_is_put_right_at_once(valkey: ValkeyServer) -> None:
         await site.changed()
         assert await until(lambda: site.cluster.status().get("phase") == "Queued")
         site.watch()
-        stored = site.cluster.objects["team", "one"]
-        stored["status"] = {**stored["status"], "phase": "Completed"}
-        stored["metadata"]["resourceVersion"] += "0"
-        site.watch()
+        write_by_hand(site)
+        assert await until(lambda: site.cluster.status().get("phase") == "Queued", seconds=3)
+
+    on(valkey.url, test, body())
+
+
+def test_a_status_by_hand_is_noticed_however_quick_the_watch_is(valkey: ValkeyServer) -> None:
+    """Also where the watch showed our patch before the API server's answer to it came."""
+
+    async def test(site: Site) -> None:
+        patch = site.cluster.patch_status
+
+        async def shown_first(dj: DownloadJob, status: Mapping[str, Any]) -> str:
+            version = await patch(dj, status)
+            site.watch()
+            return version
+
+        site.cluster.patch_status = shown_first  # type: ignore[method-assign]
+        await site.changed()
+        assert await until(lambda: site.cluster.status().get("phase") == "Queued")
+        assert await until(lambda: not site.operator.mirror.busy)
+        write_by_hand(site)
+        assert await until(lambda: site.cluster.status().get("phase") == "Queued", seconds=3)
+
+    on(valkey.url, test, body())
+
+
+def test_a_status_by_hand_is_noticed_though_ours_was_passed_over(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the watch shows another's status and never ours, that is compared once ours is late."""
+    monkeypatch.setattr("downloadjobs_operator.mirroring.OWN_PATCH_SECONDS", 0.5)
+
+    async def test(site: Site) -> None:
+        await site.changed()
+        assert await until(lambda: site.cluster.status().get("phase") == "Queued")
+        write_by_hand(site)
+        assert site.cluster.status()["phase"] == "Completed"
         assert await until(lambda: site.cluster.status().get("phase") == "Queued", seconds=3)
 
     on(valkey.url, test, body())
@@ -537,11 +579,11 @@ def test_without_redis_a_deletion_waits(valkey: ValkeyServer) -> None:
             await site.deleted()
         with pytest.raises(QueueUnavailableError):
             await site.deleted()
-        assert site.operator.gave_up == 0
+        assert site.gave_up == 0
         assert site.operator.mirror._news.qsize() == 1  # told once, however often it is tried
         metadata["deletionTimestamp"] = moment_of(time.time() - 700)
         await site.deleted()
-        assert site.operator.gave_up == 1
+        assert site.gave_up == 1
 
     on(NO_REDIS, test, body(), running=False)
 

@@ -22,6 +22,7 @@ from downloadjobs_operator.downloadjob import CLAIM, FINALIZER, MIRROR, moment_o
 from downloadjobs_operator.kube_client import KubernetesError
 from downloadjobs_operator.mirrors import hashed
 from downloadjobs_operator.status import is_finished
+from support_metrics import metrics_of
 from support_operator import body, until
 from support_operator_services import Site, operating
 
@@ -107,7 +108,7 @@ def test_what_cannot_be_known_is_left_alone(valkey: ValkeyServer, *, may: bool) 
         del site.cluster.objects["team", "one"]
         if may:
             site.cluster.faults["uids"] = KubernetesError("forbidden")
-        site.operator.leads = lambda: may
+        site.leads = may
         await site.operator._orphans.look()
         assert await state(site) is JobState.QUEUED
 
@@ -245,10 +246,10 @@ def test_no_alarm_without_the_lease(valkey: ValkeyServer) -> None:
     async def test(site: Site) -> None:
         await site.changed()
         assert await until(lambda: "startTime" in site.cluster.status())
-        site.operator.leads = lambda: False
+        site.leads = False
         await asyncio.sleep(2)
         assert await state(site) is JobState.QUEUED
-        site.operator.leads = lambda: True
+        site.leads = True
         assert await until(lambda: is_finished(site.cluster.status()))
 
     on(valkey.url, test, body(spec={"activeDeadlineSeconds": 1}))
@@ -271,6 +272,26 @@ def test_a_deadline_goes_by_redis_clock(
         assert reason_of(site.cluster.status(), Type.FAILED) == "DeadlineExceeded"
 
     on(valkey.url, test, body(spec={"activeDeadlineSeconds": 3}))
+
+
+@pytest.mark.parametrize("ahead", [600.0, -600.0])
+def test_a_status_lag_goes_by_redis_clock(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """Where this machine's clock is wrong, a status still lags by what it took to be written."""
+    real = time.time
+    monkeypatch.setattr("time.time", lambda: real() + ahead)
+
+    async def test(site: Site) -> None:
+        await asyncio.sleep(1)
+        await site.changed()
+        assert await until(lambda: site.cluster.status().get("phase") == "Queued")
+        assert await until(lambda: not site.operator.mirror.busy)
+        lag = metrics_of(site.operator.metrics.registry).value("status_lag_seconds_sum")
+        assert lag is not None
+        assert 0 < lag < 10
+
+    on(valkey.url, test, body())
 
 
 def test_a_claim_on_a_mirror_that_is_only_just_seen(valkey: ValkeyServer) -> None:
@@ -348,6 +369,6 @@ def test_a_deletion_on_a_skewed_machine_waits_its_time(
         }
         site.watch()
         await asyncio.sleep(1)
-        assert site.operator.gave_up == 0
+        assert site.gave_up == 0
 
     on("redis://127.0.0.1:1/0", test, body())

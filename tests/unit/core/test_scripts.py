@@ -1,10 +1,13 @@
 """The text of the Lua scripts."""
 
+import re
 from importlib import resources
 
 import pytest
 
 from downloadjobs_core import scripts
+from downloadjobs_core.counts import FIRST_SERVICE_SECONDS
+from downloadjobs_core.leases import SECOND_US
 from downloadjobs_core.states import TRANSITIONS
 
 NAMES = sorted(
@@ -29,6 +32,13 @@ def test_scripts_ask_no_clock_but_redis(name: str) -> None:
     """No time is passed in: the only clock is TIME, so that a client's clock cannot shorten a lease."""
     header = [line for line in scripts.source(name).splitlines() if line.startswith("-- ARGV")]
     assert not [line for line in header if "now" in line.lower()]
+
+
+def test_scripts_and_python_take_a_first_job_to_last_as_long() -> None:
+    """What a job is taken to last before one has ended is the same to scripts and to Python."""
+    found = re.search(r"^local FIRST_SERVICE_US = (\d+)", scripts.source("counts"), re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) == FIRST_SERVICE_SECONDS * SECOND_US
 
 
 def test_all_keys_lie_in_one_slot() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, cast
 
 import pytest
 
 from downloadjobs_operator.connection import WatchClock
-from downloadjobs_operator.health import WATCH_SILENT_SECONDS, Health
+from downloadjobs_operator.health import ANSWER_SECONDS, WATCH_SILENT_SECONDS, Health
 from downloadjobs_operator.kube import KubernetesDownloadJobs
 from downloadjobs_operator.leadership import Leadership
+
+ROOT: Final = Path(__file__).parents[3]
 
 
 @dataclass
@@ -21,9 +25,11 @@ class Cluster:
 
     answers: bool = True
     asked: int = 0
+    takes_seconds: float = 0.0
 
     async def reachable(self) -> bool:
         self.asked += 1
+        await asyncio.sleep(self.takes_seconds)
         return self.answers
 
 
@@ -70,6 +76,22 @@ def test_a_dead_watch_is_not_alive() -> None:
 def test_without_an_api_server_a_restart_does_not_help() -> None:
     """Whose watch is silent because the API server is gone is alive."""
     assert alive(health(silent=WATCH_SILENT_SECONDS + 1, cluster=Cluster(answers=False)))
+
+
+def test_an_api_server_that_hangs_is_not_waited_for() -> None:
+    """One that does not answer in time counts as gone, so that the probe is answered in time."""
+    slow = health(silent=WATCH_SILENT_SECONDS + 1, cluster=Cluster(takes_seconds=3))
+    began = time.monotonic()
+    assert alive(replace(slow, answer_seconds=0.05))
+    assert time.monotonic() - began < 2
+
+
+def test_the_answer_comes_before_the_probe_gives_up() -> None:
+    """The chart's probe waits longer than the API server is given."""
+    text = (ROOT / "charts/downloadjobs/templates/operator.yaml").read_text(encoding="utf-8")
+    waits = re.search(r"path: /livez.*?timeoutSeconds: (\d+)", text, re.DOTALL)
+    assert waits is not None
+    assert int(waits[1]) >= ANSWER_SECONDS + 2
 
 
 @pytest.mark.parametrize("silent", [None, 10_000])

@@ -347,6 +347,30 @@ def test_without_a_record_a_generation_is_observed() -> None:
     found = status_without_record(dj(generation=2), completed(NOW + 60), now=NOW)
     assert found is not None
     assert found["observedGeneration"] == 2
+    assert status_without_record(dj(generation=2), found, now=NOW) is None
+
+
+@pytest.mark.parametrize("expires", [NOW + 60, NOW - 1])
+def test_without_a_record_each_condition_is_about_the_generation(expires: float) -> None:
+    """So are its conditions, by which `kubectl wait` goes; those of somebody else stay as they are."""
+    before = completed(expires)
+    theirs = {**before["conditions"][0], "type": "Theirs"}
+    found = status_without_record(
+        dj(generation=2), {**before, "conditions": [*before["conditions"], theirs]}, now=NOW
+    )
+    assert found is not None
+    ours = [one for one in found["conditions"] if one["type"] != "Theirs"]
+    assert {one["observedGeneration"] for one in ours} == {2}
+    assert [one["type"] for one in ours] == [one["type"] for one in before["conditions"]]
+    assert all(one == theirs for one in found["conditions"] if one not in ours)
+
+
+def test_without_a_record_a_condition_that_lags_is_put_right() -> None:
+    """Also where the status alone is about the generation already."""
+    before = {**completed(NOW + 60), "observedGeneration": 2}
+    found = status_without_record(dj(generation=2), before, now=NOW)
+    assert found is not None
+    assert {one["observedGeneration"] for one in found["conditions"]} == {2}
 
 
 def test_a_refusal_is_told() -> None:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import suppress
 from typing import Any
+
+import pytest
 
 from downloadjobs_operator.downloadjob import MIRROR
 from downloadjobs_operator.status import Verdict
 from downloadjobs_operator.tracking import OWN_PATCH_SECONDS, Tracked, Tracking
 from support_operator import body
 
-OLD, OWN = {"phase": "Queued"}, {"phase": "Processing"}
+OLD, OWN, THEIRS = {"phase": "Queued"}, {"phase": "Processing"}, {"phase": "Completed"}
 
 
 def tracked_patch(tracking: Tracking) -> Tracked:
     """An object whose status was just patched: the watch has yet to show version 5."""
+    return patch_with(tracking)
+
+
+def patch_with(tracking: Tracking, *meanwhile: tuple[str, dict[str, Any]]) -> Tracked:
+    """The same, while the watch shows these versions and statuses before the patch is answered."""
     tracked = tracking.see(body(status=OLD))
-    tracked.status, tracked.expected_version, tracked.patched_at = OWN, "5", time.monotonic()
+    with tracked.noting_versions() as noted:
+        for version, status in meanwhile:
+            shown(tracking, version, status)
+    tracked.wrote(OWN, "5", noted)
     return tracked
 
 
@@ -106,6 +116,63 @@ def test_a_patch_that_never_comes_by_is_not_waited_for() -> None:
     tracked.patched_at -= OWN_PATCH_SECONDS + 1
     shown(tracking, "9", OLD)
     assert (tracked.status, tracked.expected_version) == (OLD, "")
+
+
+def test_a_patch_that_came_by_before_its_answer_is_not_waited_for() -> None:
+    """What the watch shows after it counts, be that before the answer or after it."""
+    tracking = Tracking(None)
+    tracked = patch_with(tracking, ("5", OWN))
+    assert (tracked.status, tracked.expected_version) == (OWN, "")
+    assert shown(tracking, "6", OLD).overwritten
+    tracked = patch_with(Tracking(None), ("5", OWN), ("6", THEIRS))
+    assert (tracked.status, tracked.overwritten) == (THEIRS, True)
+
+
+def test_a_patch_that_changes_nothing_is_not_waited_for() -> None:
+    """The API server answers with the version that was there before, and the watch shows none."""
+    tracking = Tracking(None)
+    tracked = shown(tracking, "5", OWN)
+    with tracked.noting_versions() as noted:
+        pass
+    tracked.wrote(OWN, "5", noted)
+    assert not tracked.expected_version
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_was_shown_instead_of_our_patch_counts_in_the_end(*, answered: bool) -> None:
+    """The watch may pass over our patch: what it showed since that was sent is believed once ours is late."""
+    tracking = Tracking(None)
+    if answered:
+        tracked = patch_with(tracking)
+        shown(tracking, "6", THEIRS)
+    else:
+        tracked = patch_with(tracking, ("6", THEIRS))
+    assert tracked.status == OWN
+    assert not tracked.look_back("4")
+    assert tracked.look_back("5")
+    assert tracked.status == THEIRS
+    assert not tracked.look_back("5")
+
+
+def test_what_was_shown_before_our_patch_is_not_looked_back_at() -> None:
+    """It is older: an object of which nothing was shown since has our status."""
+    tracking = Tracking(None)
+    tracked = tracked_patch(tracking)
+    shown(tracking, "4", OLD)
+    with tracked.noting_versions() as noted:
+        pass
+    tracked.wrote(THEIRS, "7", noted)
+    assert not tracked.look_back("7")
+    assert tracked.status == THEIRS
+
+
+def test_of_a_patch_that_failed_no_versions_are_noted() -> None:
+    """They would be more with each change of the object."""
+    tracking = Tracking(None)
+    tracked = tracking.see(body(status=OLD))
+    with suppress(ValueError), tracked.noting_versions():
+        raise ValueError
+    assert tracked.noted_versions is None
 
 
 def test_a_status_is_a_copy() -> None:
