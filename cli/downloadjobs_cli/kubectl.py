@@ -19,8 +19,6 @@ from typing import IO, Final
 from downloadjobs_cli.errors import CliError, SettingsError, TransientError
 from downloadjobs_cli.exit_codes import ExitCode
 
-DEFAULT_PROGRAM: Final = "kubectl"
-
 SHOWN_LINES: Final = 3
 """Of what kubectl says, an error has so many lines; the first is nearly always the only one."""
 
