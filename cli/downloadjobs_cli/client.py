@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from downloadjobs_cli.answers import Answer, Cancelled, Checked, Problem, Reply, Result, Status, Submitted
 from downloadjobs_cli.errors import CliError, RefusedError, TransientError
+from downloadjobs_cli.http_clients import http_client
 from downloadjobs_core import __version__
 
 TIMEOUT_SECONDS: Final = 30.0
@@ -56,16 +56,6 @@ class Login:
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         return headers
-
-
-def uses_proxy(url: str) -> bool:
-    """Whether a proxy from the environment may be used: never for this machine itself."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return False
-    with suppress(ValueError):
-        return not ipaddress.ip_address(host).is_loopback
-    return True
 
 
 def retry_after_seconds(value: str | None, now: datetime | None = None) -> float | None:
@@ -107,16 +97,15 @@ class ApiClient:
     Args:
         login: where the API is, and who asks.
         transport: stands in for the network in tests.
+
+    Raises:
+        SettingsError: the environment's proxies or certificates cannot be used.
     """
 
     def __init__(self, login: Login, transport: httpx.BaseTransport | None = None) -> None:
         self._login = login
-        self._http = httpx.Client(
-            base_url=login.api,
-            headers=login.headers(),
-            timeout=TIMEOUT,
-            transport=transport,
-            trust_env=uses_proxy(login.api),
+        self._http = http_client(
+            login.api, base_url=login.api, headers=login.headers(), timeout=TIMEOUT, transport=transport
         )
 
     def __enter__(self) -> Self:
