@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import msgspec
 
-from downloadjobs_cli.client import TIMEOUT, USER_AGENT, uses_proxy, why_silent
+from downloadjobs_cli.client import TIMEOUT, USER_AGENT, why_silent
 from downloadjobs_cli.errors import CliError, RefusedError, TransientError
 from downloadjobs_cli.exit_codes import ExitCode
+from downloadjobs_cli.http_clients import http_client
 from downloadjobs_cli.options import Options
 from downloadjobs_cli.output import aligned
 
@@ -59,10 +60,8 @@ def fetch(options: Options, operator: str) -> tuple[dict[str, Any], Decisions]:
     """The operator's answer as it came, and as it is read."""
     url = f"{operator}/autoscaler"
     try:
-        with httpx.Client(
-            transport=options.transport, timeout=TIMEOUT, trust_env=uses_proxy(url),
-            headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
-        ) as client:  # fmt: skip
+        headers = {"User-Agent": USER_AGENT, "Accept": "application/json"}
+        with http_client(url, transport=options.transport, timeout=TIMEOUT, headers=headers) as client:
             answer = client.get(url)
     except httpx.RequestError as error:
         raise TransientError(

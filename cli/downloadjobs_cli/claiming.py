@@ -166,13 +166,16 @@ class Awaited:
         self._clock = clock
         self._gives_up_at = clock() + TAKEN_IN_SECONDS
 
-    def ask(self) -> Reply[Status]:
+    def ask(self, seconds: float | None = None) -> Reply[Status]:
         """How far it is.
+
+        Args:
+            seconds: how long to wait for the answer; None for as long as it takes.
 
         Raises:
             RefusedError: the operator has not taken it in for `TAKEN_IN_SECONDS`.
         """
-        found = self._jobs.get(self._name)
+        found = self._jobs.get(self._name, seconds)
         if not found.taken_in and self._clock() >= self._gives_up_at:
             refuse_without_result(found)
         return found.as_reply()

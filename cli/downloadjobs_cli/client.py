@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from downloadjobs_cli.answers import Answer, Cancelled, Checked, Problem, Reply, Result, Status, Submitted
 from downloadjobs_cli.errors import CliError, RefusedError, TransientError
+from downloadjobs_cli.http_clients import http_client
 from downloadjobs_core import __version__
 
-TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
-"""Seconds. The API's own limit for its synchronous calls is 30."""
+TIMEOUT_SECONDS: Final = 30.0
+"""The API's own limit for its synchronous calls."""
+
+CONNECT_SECONDS: Final = 5.0
+
+TIMEOUT: Final = httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS)
 
 AGAIN_SECONDS: Final = (0.2, 1.0)
 """Waits before a request whose answer was lost is sent again."""
 
-STREAM_TIMEOUT: Final = httpx.Timeout(45.0, connect=5.0)
+STREAM_TIMEOUT: Final = httpx.Timeout(45.0, connect=CONNECT_SECONDS)
 """Seconds. A stream has a comment every 15."""
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -54,16 +58,6 @@ class Login:
         return headers
 
 
-def uses_proxy(url: str) -> bool:
-    """Whether a proxy from the environment may be used: never for this machine itself."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return False
-    with suppress(ValueError):
-        return not ipaddress.ip_address(host).is_loopback
-    return True
-
-
 def retry_after_seconds(value: str | None, now: datetime | None = None) -> float | None:
     """Read a Retry-After header: seconds, or a date (RFC 9110, 10.2.3). None if absent or nonsense."""
     if value is None:
@@ -76,6 +70,17 @@ def retry_after_seconds(value: str | None, now: datetime | None = None) -> float
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+
+
+def request_timeout(seconds: float | None) -> httpx.Timeout:
+    """How long each step of a request may take: connecting, and each silence.
+
+    Args:
+        seconds: its limit, where that is less than usual.
+    """
+    if seconds is None:
+        return TIMEOUT
+    return httpx.Timeout(min(TIMEOUT_SECONDS, seconds), connect=min(CONNECT_SECONDS, seconds))
 
 
 def why_silent(error: httpx.RequestError) -> str:
@@ -92,16 +97,15 @@ class ApiClient:
     Args:
         login: where the API is, and who asks.
         transport: stands in for the network in tests.
+
+    Raises:
+        SettingsError: the environment's proxies or certificates cannot be used.
     """
 
     def __init__(self, login: Login, transport: httpx.BaseTransport | None = None) -> None:
         self._login = login
-        self._http = httpx.Client(
-            base_url=login.api,
-            headers=login.headers(),
-            timeout=TIMEOUT,
-            transport=transport,
-            trust_env=uses_proxy(login.api),
+        self._http = http_client(
+            login.api, base_url=login.api, headers=login.headers(), timeout=TIMEOUT, transport=transport
         )
 
     def __enter__(self) -> Self:
@@ -126,9 +130,14 @@ class ApiClient:
         """
         return self._ask(Submitted, "POST", f"/v1/jobs/{quote(job_id, safe='')}/retry", once=True)
 
-    def status(self, job_id: str) -> Reply[Status]:
-        """How far a job is."""
-        return self._ask(Status, "GET", f"/v1/download/status/{quote(job_id, safe='')}")
+    def status(self, job_id: str, seconds: float | None = None) -> Reply[Status]:
+        """How far a job is.
+
+        Args:
+            job_id: which job.
+            seconds: how long to wait for the answer, as for `request_timeout`.
+        """
+        return self._ask(Status, "GET", f"/v1/download/status/{quote(job_id, safe='')}", seconds=seconds)
 
     @contextmanager
     def events(self, job_id: str, last: str | None) -> Iterator[Iterator[str]]:
@@ -181,9 +190,17 @@ class ApiClient:
         """Whether a file is there."""
         return self._ask(Checked, "POST", "/v1/download/check", {"file_id": file_id})
 
-    def _send(self, method: str, path: str, body: Any, *, once: bool) -> httpx.Response:  # noqa: ANN401 - JSON
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Any,  # noqa: ANN401 - JSON
+        *,
+        once: bool,
+        seconds: float | None,
+    ) -> httpx.Response:
         if not once:
-            return self._http.request(method, path, json=body)
+            return self._http.request(method, path, json=body, timeout=request_timeout(seconds))
         # The answer may be lost after the job was accepted. With the key, to ask again is no second job.
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         for wait in AGAIN_SECONDS:
@@ -203,9 +220,10 @@ class ApiClient:
         body: Any = None,  # noqa: ANN401 - JSON
         *,
         once: bool = False,
+        seconds: float | None = None,
     ) -> Reply[Answer]:
         try:
-            response = self._send(method, path, body, once=once)
+            response = self._send(method, path, body, once=once, seconds=seconds)
         except httpx.RequestError as error:
             raise self._unreachable(error) from error
         if not response.is_success:

@@ -126,14 +126,18 @@ class ClusterJobs:
 
     kubectl: Kubectl
 
-    def get(self, name: str) -> DownloadJob:
+    def get(self, name: str, seconds: float | None = None) -> DownloadJob:
         """Read one.
+
+        Args:
+            name: the object's.
+            seconds: how long to wait for the answer; None for as long as it takes.
 
         Raises:
             RefusedError: there is none of this name, or the user may not read it.
         """
         try:
-            text = self.kubectl.run("get", RESOURCE, name, "--output=json")
+            text = self.kubectl.run("get", RESOURCE, name, "--output=json", seconds=seconds)
         except KubectlError as error:
             raise self._explained(error, name, "get") from error
         try:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 
 from downloadjobs_cli.answers import Status
 from downloadjobs_cli.client import ApiClient, Login
+from downloadjobs_cli.deadlines import Deadline
 from downloadjobs_cli.display import Quiet, describe, display_for
 from downloadjobs_cli.errors import CliError, InterruptedByUserError
 from downloadjobs_cli.exit_codes import ExitCode
@@ -164,9 +165,9 @@ class Demo:
     def _watch(self, client: ApiClient, job_id: str) -> Status:
         with Quiet() if self._output.as_json else display_for(self._output, indent=INDENT) as display:
             watcher = Watcher(
-                lambda: client.status(job_id),
+                lambda seconds: client.status(job_id, seconds),
                 Patience(PATIENCE_SECONDS, display.note),
-                timeout=self.job_seconds,
+                deadline=Deadline(self.job_seconds),
             )
             status: Status | None = None
             for reply in watcher.updates():

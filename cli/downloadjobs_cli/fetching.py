@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from downloadjobs_cli.client import USER_AGENT, uses_proxy, why_silent
+from downloadjobs_cli.client import USER_AGENT, why_silent
 from downloadjobs_cli.errors import RefusedError, TransientError
+from downloadjobs_cli.http_clients import http_client
 from downloadjobs_cli.partial_file import Origin, PartialFile, continues, resume_offset, strong
 from downloadjobs_cli.patience import Patience
 
@@ -202,9 +203,7 @@ class _Stream:
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], transport: httpx.BaseTransport | None) -> None:
-        self._client = httpx.Client(
-            timeout=TIMEOUT, transport=transport, trust_env=uses_proxy(url), follow_redirects=True
-        )
+        self._client = http_client(url, timeout=TIMEOUT, transport=transport, follow_redirects=True)
         self._response: httpx.Response | None = None
         self._request = self._client.build_request("GET", url, headers=headers)
 

@@ -135,14 +135,18 @@ def get(
 
 def _get_own(options: Options, job_id: str, how: How) -> ExitCode:
     """Get the result of a job that the user asked the REST API for."""
+    from downloadjobs_cli.deadlines import Deadline, in_time
     from downloadjobs_cli.patience import Patience
     from downloadjobs_cli.sources import OwnJob
 
+    deadline = Deadline(how.timeout)
     with options.client() as client, _hinting(job_id):
         if how.wait:
-            Patience(how.patience, options.output.note).call(lambda: client.status(job_id))
+            patience = Patience(how.patience, options.output.note)
+            with in_time(deadline):
+                patience.call(lambda: client.status(job_id, deadline.request_seconds), deadline)
             _check_early(how, job_id)
-            follow_own(client, job_id, options, how.patience, how.timeout, stderr=True)
+            follow_own(client, job_id, options, how.patience, deadline, stderr=True)
         return _hand_over(OwnJob(client, job_id), options, how)
 
 
@@ -167,18 +171,21 @@ def _get_from_cluster(
     from downloadjobs_cli.claiming import Awaited, ClaimedJob, refuse_without_result
     from downloadjobs_cli.cluster_api import ForwardedApi, candidates
     from downloadjobs_cli.cluster_jobs import ClusterJobs
+    from downloadjobs_cli.deadlines import Deadline, in_time
     from downloadjobs_cli.interrupts import Interrupts
     from downloadjobs_cli.kubectl import Kubectl, find_program
 
     kubectl = Kubectl(find_program(program), options.context, options.kubeconfig, options.namespace)
     jobs = ClusterJobs(kubectl)
+    deadline = Deadline(how.timeout if how.wait else None)
     with ExitStack() as stack:
         stack.enter_context(Interrupts())  # so that the forwarded port ends with this command
-        found = jobs.get(name)
+        with in_time(deadline):
+            found = jobs.get(name, deadline.request_seconds)
         _check_early(how, name)
         if how.wait and not found.as_status().ended:
             again = f"kubectl get dj/{name} -n {found.metadata.namespace} -w"
-            follow(Awaited(jobs, name).ask, again, options, how.patience, how.timeout, stderr=True)
+            follow(Awaited(jobs, name).ask, again, options, how.patience, deadline, stderr=True)
             found = jobs.get(name)
         refuse_without_result(found)
         api: ApiClient | ForwardedApi

@@ -17,6 +17,7 @@ from downloadjobs_core.job import MAX_FILES
 if TYPE_CHECKING:
     from downloadjobs_cli.answers import Reply, Status
     from downloadjobs_cli.client import ApiClient
+    from downloadjobs_cli.deadlines import Deadline
     from downloadjobs_cli.nudging import Opener
     from downloadjobs_cli.sources import Source
 
@@ -124,11 +125,11 @@ def wanted_ids(file_ids: tuple[int, ...], from_file: TextIO | None) -> list[int]
 
 
 def follow(
-    ask: Callable[[], Reply[Status]],
+    ask: Callable[[float | None], Reply[Status]],
     again: str,
     options: Options,
     patience: float,
-    timeout: float | None,
+    deadline: Deadline,
     *,
     stderr: bool,
     opener: Opener | None = None,
@@ -136,11 +137,11 @@ def follow(
     """Watch a job to its end, and show it.
 
     Args:
-        ask: gets its status.
+        ask: gets its status, within the seconds it is given.
         again: the command that shows it again, for who interrupts this one.
         options: where to show it.
         patience: how long to go on without an answer, in seconds.
-        timeout: how long to watch, in seconds.
+        deadline: when to stop watching.
         stderr: show it on standard error.
         opener: opens the stream of its events, if there may be one.
 
@@ -159,7 +160,7 @@ def follow(
             display_for(options.output, stderr=stderr) as display,
             Nudges(opener) if opener is not None else nullcontext() as nudges,
         ):
-            watcher = Watcher(ask, Patience(patience, display.note), timeout=timeout, nudges=nudges)
+            watcher = Watcher(ask, Patience(patience, display.note), deadline=deadline, nudges=nudges)
             for last in watcher.updates():
                 display.update(last)
     except KeyboardInterrupt:
@@ -170,16 +171,16 @@ def follow(
 
 
 def follow_own(
-    client: ApiClient, job_id: str, options: Options, patience: float, timeout: float | None, *, stderr: bool
+    client: ApiClient, job_id: str, options: Options, patience: float, deadline: Deadline, *, stderr: bool
 ) -> Reply[Status]:
     """Watch a job of the REST API to its end, and show it. Returns its last status."""
     again = f"downloadjobs watch {job_id}"
     return follow(
-        lambda: client.status(job_id),
+        lambda seconds: client.status(job_id, seconds),
         again,
         options,
         patience,
-        timeout,
+        deadline,
         stderr=stderr,
         opener=lambda last: client.events(job_id, last),
     )
@@ -228,6 +229,7 @@ def submit(
 
     In a pipe the id is all that goes to standard output: id=$(downloadjobs submit 10003 10010)
     """
+    from downloadjobs_cli.deadlines import Deadline
     from downloadjobs_cli.output import counted, stdout_is_terminal, unwritable
     from downloadjobs_cli.sources import OwnJob
 
@@ -252,7 +254,7 @@ def submit(
                 output.note(f"Fetch it:   downloadjobs get {job.job_id}")
             return ExitCode.DONE
         sys.stdout.flush()
-        last = follow_own(client, job.job_id, options, patience, timeout, stderr=True)
+        last = follow_own(client, job.job_id, options, patience, Deadline(timeout), stderr=True)
         code = conclude(client, last.value, options, stderr=True)
         if get_to is None or last.value.status != "completed":
             return code
@@ -294,8 +296,10 @@ def watch(options: Options, job_id: str, timeout: float | None, patience: float)
     Exits with 0 if it completed, with 1 if it failed or is done only in part. With --json each change is
     one document on a line.
     """
+    from downloadjobs_cli.deadlines import Deadline
+
     with options.client() as client:
-        last = follow_own(client, job_id, options, patience, timeout, stderr=False)
+        last = follow_own(client, job_id, options, patience, Deadline(timeout), stderr=False)
         return conclude(client, last.value, options, stderr=False)
 
 
@@ -376,6 +380,7 @@ def retry(options: Options, *, job_id: str, wait: bool, timeout: float | None, p
     All files of a job that failed or was cancelled are asked for. In a pipe the id is all that goes to
     standard output.
     """
+    from downloadjobs_cli.deadlines import Deadline
     from downloadjobs_cli.output import counted
 
     output = options.output
@@ -390,7 +395,7 @@ def retry(options: Options, *, job_id: str, wait: bool, timeout: float | None, p
         if not wait:
             return ExitCode.DONE
         sys.stdout.flush()
-        last = follow_own(client, job.job_id, options, patience, timeout, stderr=True)
+        last = follow_own(client, job.job_id, options, patience, Deadline(timeout), stderr=True)
         return conclude(client, last.value, options, stderr=True)
 
 

@@ -19,8 +19,6 @@ from typing import IO, Final
 from downloadjobs_cli.errors import CliError, SettingsError, TransientError
 from downloadjobs_cli.exit_codes import ExitCode
 
-DEFAULT_PROGRAM: Final = "kubectl"
-
 SHOWN_LINES: Final = 3
 """Of what kubectl says, an error has so many lines; the first is nearly always the only one."""
 
@@ -145,24 +143,33 @@ class Kubectl:
         given = [f"{flag}={value}" for flag, value in flags.items() if value]
         return [*self.program, *arguments, *given]
 
-    def run(self, *arguments: str, namespace: str | None = None) -> str:
+    def run(self, *arguments: str, namespace: str | None = None, seconds: float | None = None) -> str:
         """Run it to its end. Returns what it printed.
+
+        Args:
+            arguments: what follows its name.
+            namespace: instead of the user's.
+            seconds: after which it is killed; None for as long as it takes.
 
         Raises:
             KubectlError: it failed, for good.
-            TransientError: the cluster cannot be reached, or cannot answer now.
+            TransientError: the cluster cannot be reached, or cannot answer now, or not in time.
         """
         with started(self.command(*arguments, namespace=namespace)) as process:
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
             said = Said(process)
             try:
-                out = process.stdout.read().decode(errors="replace")
+                out, _ = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise TransientError(
+                    "The cluster does not answer (it took too long).", code=Reason.UNREACHABLE.value
+                ) from None
             except BaseException:
                 process.kill()
                 raise
         if process.returncode:
             raise error_of(said.text)
-        return out
+        return out.decode(errors="replace")
 
 
 def started(command: Sequence[str]) -> subprocess.Popen[bytes]:

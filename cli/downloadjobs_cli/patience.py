@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from downloadjobs_cli.deadlines import Deadline
 from downloadjobs_cli.errors import TransientError
 from downloadjobs_cli.output import duration
 
@@ -14,6 +15,8 @@ FIRST_WAIT_SECONDS: Final = 0.5
 LONGEST_WAIT_SECONDS: Final = 10.0
 LONGEST_ASKED_SECONDS: Final = 60.0
 """A Retry-After beyond is cut: a server's mistake must not make a command look dead."""
+
+NEVER: Final = Deadline(None)
 
 Answer = TypeVar("Answer")
 
@@ -53,12 +56,12 @@ class Patience:
         self._clock = clock
         self._sleep = sleep
 
-    def call(self, ask: Callable[[], Answer], deadline: float | None = None) -> Answer:
+    def call(self, ask: Callable[[], Answer], deadline: Deadline = NEVER) -> Answer:
         """Ask until there is an answer.
 
         Args:
-            ask: raises `TransientError` for what may pass.
-            deadline: the clock's time after which no new try begins.
+            ask: raises `TransientError` for what may pass. It must know itself how long an answer may take.
+            deadline: after which no new try begins.
 
         Raises:
             TransientError: the fault lasted; it is the last one.
@@ -74,13 +77,15 @@ class Patience:
                     began = now
                 failures += 1
                 wait = backoff_seconds(failures, error.retry_after, random.random())  # noqa: S311 - jitter
-                limit = began + self._seconds
-                if now >= limit or (deadline is not None and now >= deadline):
+                left = began + self._seconds - now
+                if left <= 0 or deadline.over:
                     raise
+                left = left if deadline.left is None else min(left, deadline.left)
                 if failures == 1:
-                    self._note(f"{error.message}\nTrying again for {duration(self._seconds)}.")
-                ends = limit if deadline is None else min(limit, deadline)
-                self._sleep(min(wait, max(ends - now, 0.0)))
+                    self._note(f"{error.message}\nTrying again for {duration(left)}.")
+                self._sleep(min(wait, left))
+                if deadline.over:
+                    raise
             else:
                 if began is not None:
                     self._note(f"It answers again, after {duration(self._clock() - began)}.")

@@ -15,6 +15,7 @@ import httpx
 from downloadjobs_cli.children import Child, ended
 from downloadjobs_cli.embedded import LOOPBACK, EmbeddedServer, SeaweedServer, ValkeyServer, free_ports
 from downloadjobs_cli.errors import CliError
+from downloadjobs_cli.http_clients import http_client
 from downloadjobs_cli.stack_folder import StackFolder
 from downloadjobs_core.objectstore.protocol import ObjectStore
 from downloadjobs_core.objectstore.s3 import connect
@@ -178,7 +179,7 @@ class Stack:
             StackError: a process ended, or the API is not ready in time.
         """
         deadline = time.monotonic() + READY_SECONDS
-        with httpx.Client(trust_env=False, timeout=5.0) as http:
+        with http_client(self.api_url, timeout=5.0) as http:
             while not self._ready(http):
                 if time.monotonic() > deadline:
                     raise failed(self.api, f"is not ready after {READY_SECONDS:.0f} s")

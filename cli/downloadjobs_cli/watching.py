@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from downloadjobs_cli.answers import FAILED, Reply, Status
+from downloadjobs_cli.deadlines import Deadline, in_time
 from downloadjobs_cli.errors import TimedOutError, TransientError
 from downloadjobs_cli.exit_codes import ExitCode
 from downloadjobs_cli.nudging import Nudges
-from downloadjobs_cli.output import counted, duration
-from downloadjobs_cli.patience import LONGEST_ASKED_SECONDS, Patience
+from downloadjobs_cli.output import counted
+from downloadjobs_cli.patience import LONGEST_ASKED_SECONDS, NEVER, Patience
 
 FIRST_POLL_SECONDS: Final = 0.25
 LONGEST_POLL_SECONDS: Final = 5.0
@@ -61,9 +62,9 @@ class Watcher:
     """Polls one job.
 
     Args:
-        ask: gets the job's status.
+        ask: gets the job's status, within the seconds it is given; None for as long as it takes.
         patience: what to do while the API does not answer.
-        timeout: seconds after which watching ends, whatever the job does; None for no limit.
+        deadline: at which watching ends, whatever the job does.
         nudges: say when to ask; while they can, the clock is only the net.
         clock: monotonic seconds.
         sleep: waits.
@@ -71,17 +72,17 @@ class Watcher:
 
     def __init__(
         self,
-        ask: Callable[[], Reply[Status]],
+        ask: Callable[[float | None], Reply[Status]],
         patience: Patience,
         *,
-        timeout: float | None = None,
+        deadline: Deadline = NEVER,
         nudges: Nudges | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._ask = ask
         self._patience = patience
-        self._timeout = timeout
+        self._deadline = deadline
         self._nudges = nudges
         self._clock = clock
         self._sleep = sleep
@@ -95,31 +96,33 @@ class Watcher:
             RefusedError: there is no such job, or it is somebody else's.
         """
         began = self._clock()
-        deadline = None if self._timeout is None else began + self._timeout
+        with in_time(self._deadline):
+            reply = self._answer()
         while True:
-            try:
-                reply = self._patience.call(self._ask, deadline)
-            except TransientError:
-                if deadline is not None and self._clock() >= deadline:
-                    raise self._timed_out() from None
-                raise
             yield reply
             if reply.value.ended:
                 return
-            now = self._clock()
+            if self._deadline.over:
+                raise self._timed_out()
             nudged = self._nudges is not None and self._nudges.open
-            wait = LONGEST_POLL_SECONDS if nudged else poll_seconds(now - began, reply.retry_after)
-            if deadline is not None:
-                if now >= deadline:
-                    raise self._timed_out()
-                wait = min(wait, deadline - now)
+            wait = LONGEST_POLL_SECONDS if nudged else poll_seconds(self._clock() - began, reply.retry_after)
+            if (left := self._deadline.left) is not None:
+                wait = min(wait, left)
             if self._nudges is not None:
                 self._nudges.wait(wait)
             else:
                 self._sleep(wait)
+            try:
+                reply = self._answer()
+            except TransientError as error:
+                if self._deadline.over:
+                    raise self._timed_out() from error
+                raise
+
+    def _answer(self) -> Reply[Status]:
+        return self._patience.call(lambda: self._ask(self._deadline.request_seconds), self._deadline)
 
     def _timed_out(self) -> TimedOutError:
         return TimedOutError(
-            f"The job did not end within {duration(self._timeout or 0)}."
-            " It goes on; watch it again to see its end."
+            f"The job did not end within {self._deadline.span}. It goes on; watch it again to see its end."
         )

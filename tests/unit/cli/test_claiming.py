@@ -61,7 +61,7 @@ class Cluster:
             self.annotation = None
             self.version += 1
 
-    def get(self, _name: str) -> DownloadJob:
+    def get(self, _name: str, _seconds: float | None = None) -> DownloadJob:
         return download_job(version=self.version, claim=self.annotation, uid=self.uid)
 
     def write_claim(self, found: DownloadJob, digest: str) -> bool:
@@ -242,7 +242,11 @@ def test_without_a_result_nothing_is_claimed(phase: str, code: int, text: str) -
 def test_one_that_nobody_takes_in_is_not_waited_for() -> None:
     """Waiting for an object that no operator has seen ends as without waiting, but only after a while."""
     cluster, phase = Cluster(), ""
-    cluster.get = lambda _name: download_job(phase)  # type: ignore[method-assign]
+
+    def get(_name: str, _seconds: float | None = None) -> DownloadJob:
+        return download_job(phase)
+
+    cluster.get = get  # type: ignore[method-assign]
     waiting = Awaited(cast("ClusterJobs", cluster), "films", clock=lambda: cluster.now)
     assert waiting.ask().value.status == "pending"
     cluster.now = TAKEN_IN_SECONDS

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from downloadjobs_cli.client import ApiClient, Login, retry_after_seconds, uses_proxy
+from downloadjobs_cli.client import ApiClient, Login, retry_after_seconds
 from downloadjobs_cli.errors import CliError, RefusedError, TransientError
 from downloadjobs_cli.exit_codes import ExitCode
 
@@ -223,18 +223,3 @@ def test_a_jobs_id_cannot_leave_its_place_in_the_path() -> None:
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
     """Retry-After is read in both of its forms, a past date is now, and nonsense is nothing."""
     assert retry_after_seconds(value, datetime(2026, 11, 24, 12, tzinfo=UTC)) == seconds
-
-
-@pytest.mark.parametrize(
-    ("url", "used"),
-    [
-        ("http://localhost:3000", False),
-        ("http://127.0.0.1:9/x", False),
-        ("http://[::1]:3000", False),
-        ("https://downloads.example.com", True),
-        ("http://10.0.0.1", True),
-    ],
-)
-def test_no_proxy_for_this_machine(url: str, used: bool) -> None:  # noqa: FBT001 - a table's column
-    """HTTP_PROXY counts for other machines, never for loopback."""
-    assert uses_proxy(url) is used

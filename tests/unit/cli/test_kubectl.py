@@ -90,6 +90,14 @@ def test_kubectl_may_be_words(tmp_path: Path) -> None:
         assert (caught.value.code, caught.value.exit_code) == ("no-kubectl", 2)
 
 
+def test_a_kubectl_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    """One that has not answered after the seconds it is given is killed, and the fault may pass."""
+    began = time.monotonic()
+    with pytest.raises(TransientError, match=r"does not answer \(it took too long\)"):
+        script(tmp_path, "exec sleep 60").run("get", seconds=0.2)
+    assert time.monotonic() - began < 10
+
+
 def test_flags_go_to_every_call(cluster: FakeKubectl) -> None:
     """Context, kubeconfig and namespace of the user are kubectl's; a patch goes where the object was."""
     jobs = ClusterJobs(kubectl_of(cluster))

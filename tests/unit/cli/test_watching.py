@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from downloadjobs_cli.answers import Progress, Reply, Status
+from downloadjobs_cli.deadlines import LEAST_SECONDS, Deadline
 from downloadjobs_cli.errors import RefusedError, TimedOutError, TransientError
 from downloadjobs_cli.exit_codes import ExitCode
 from downloadjobs_cli.patience import LONGEST_WAIT_SECONDS, Patience, backoff_seconds
@@ -38,11 +39,11 @@ def reply(state: str, retry_after: float | None = None) -> Reply[Status]:
     return Reply(status(state), {"status": state}, retry_after)
 
 
-def asking(answers: Iterable[Reply[Status] | Exception]) -> Callable[[], Reply[Status]]:
+def asking(answers: Iterable[Reply[Status] | Exception]) -> Callable[[float | None], Reply[Status]]:
     """An API that gives these answers, one after the other."""
     left = iter(answers)
 
-    def ask() -> Reply[Status]:
+    def ask(_seconds: float | None) -> Reply[Status]:
         answer = next(left)
         if isinstance(answer, Exception):
             raise answer
@@ -61,7 +62,8 @@ def watcher(
 ) -> Watcher:
     """A watcher in a time of its own."""
     patient = Patience(patience, (notes if notes is not None else []).append, clock=clock, sleep=clock.sleep)
-    return Watcher(asking(answers), patient, timeout=timeout, clock=clock, sleep=clock.sleep)
+    deadline = Deadline(timeout, clock=clock)
+    return Watcher(asking(answers), patient, deadline=deadline, clock=clock, sleep=clock.sleep)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,31 @@ def test_the_time_the_user_allows_is_kept(away: bool) -> None:  # noqa: FBT001 -
     with pytest.raises(TimedOutError):
         list(watcher(answers, clock, timeout=10).updates())
     assert clock.now == pytest.approx(110)
+
+
+def test_a_request_may_take_what_is_left() -> None:
+    """Each status is asked for within what is left of --timeout, the last one within half a second."""
+    clock, given = Clock(), list[float | None]()
+
+    def ask(seconds: float | None) -> Reply[Status]:
+        given.append(seconds)
+        clock.sleep(4)
+        return reply("processing")
+
+    deadline = Deadline(8.7, clock=clock)
+    watcher = Watcher(ask, Patience(0, print), deadline=deadline, clock=clock, sleep=clock.sleep)
+    with pytest.raises(TimedOutError, match=r"did not end within 8.7 s"):
+        list(watcher.updates())
+    assert given == [pytest.approx(8.7), pytest.approx(4.45), LEAST_SECONDS]
+
+
+def test_an_api_that_never_answers_in_time_is_told_of() -> None:
+    """If --timeout ends before the first status, the reason is said, and nothing of the job."""
+    clock, notes = Clock(), list[str]()
+    answers = (TransientError("Nobody answers.") for _ in range(1000))
+    with pytest.raises(TimedOutError, match=r"^No status came within 2.0 s. Nobody answers.$"):
+        list(watcher(answers, clock, timeout=2, notes=notes).updates())
+    assert notes == ["Nobody answers.\nTrying again for 2.0 s."]
 
 
 @pytest.mark.parametrize(
