@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import falcon.asgi
@@ -27,14 +27,13 @@ from downloadjobs_api.routes import Services, add_routes
 from downloadjobs_api.settings import ApiSettings, AuthMode
 from downloadjobs_api.streams import Streams
 from downloadjobs_api.timelines import Timelines
-from downloadjobs_api.tracing import TracedJobStore, TracedThreads, Tracing
+from downloadjobs_api.tracing import Spans
 from downloadjobs_api.waiting import Waiting
 from downloadjobs_core import fault_reports, logs, trace_export
 from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.event_stream import EventStream
 from downloadjobs_core.jobstore import JobStore
-from downloadjobs_core.objectstore.factory import open_stores
-from downloadjobs_core.objectstore.traced import TracedObjectStore
+from downloadjobs_core.objectstore.factory import Stores, open_stores
 from downloadjobs_core.rate_counts import RateCounts
 from downloadjobs_core.redis_client import connect_async
 from downloadjobs_core.statistics import StatisticsStore
@@ -74,28 +73,51 @@ def _tokens(settings: ApiSettings) -> Tokens | None:
     return Tokens(rules, SigningKeys(load))
 
 
+def _download_limits(settings: ApiSettings) -> DownloadLimits:
+    delay = (settings.download_delay_min_ms, settings.download_delay_max_ms)
+    return DownloadLimits(
+        max_attempts=settings.max_attempts,
+        priority_ceilings=settings.priority_ceilings,
+        idempotency_seconds=settings.idempotency_ttl_seconds,
+        presign_seconds=settings.presign_seconds,
+        storage_timeout_seconds=settings.request_timeout_ms / 1000,
+        start_delay_ms=delay if settings.download_delay_enabled else (0, 0),
+    )
+
+
+def _gate(settings: ApiSettings, identity: Identity, counts: RateCounts, metrics: ApiMetrics) -> Gate:
+    limits = RateLimits(
+        counts, window_ms=settings.rate_limit_window_ms, most=settings.rate_limit, metrics=metrics
+    )
+    files = dashboard.paths() if settings.dashboard_enabled else frozenset[str]()
+    return Gate(identity, ClientAddresses(settings.trusted_proxies), limits, files)
+
+
+def _mock_files(settings: ApiSettings, stores: Stores, threads: Executor) -> MockFiles | None:
+    """What serves the results of mock storage, if it stands in."""
+    if stores.mock is None:
+        return None
+    log.warning("mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir))
+    return MockFiles(stores.mock, threads)
+
+
 def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]:
     """Build the app of one worker process. Opens no connection yet."""
     traces = trace_export.start(settings, PROCESS)
-    last_calls = [fault_reports.start(settings, PROCESS)]
+    last_calls = [fault_reports.start(settings, PROCESS), *([] if traces is None else [traces.close])]
+    spans = Spans(None if traces is None else traces.tracer)
     metrics = ApiMetrics(CollectorRegistry())
+
     redis = connect_async(settings.redis, max_connections=settings.redis_max_connections)
-    pool = ThreadPoolExecutor if traces is None else TracedThreads
-    threads = pool(settings.storage_threads, thread_name_prefix="storage")
-    stores = open_stores(settings, connections=settings.storage_threads, public_url=settings.public_url)
-    delayed = settings.download_delay_enabled
-    counts = RateCounts(redis, window_ms=settings.rate_limit_window_ms, most=settings.rate_limit)
-    jobs, files, results = JobStore(redis, settings.policy, counts), stores.files, stores.results
-    spans: list[Tracing] = []
-    if traces is not None:
-        jobs = TracedJobStore(redis, settings.policy, counts, traces.tracer)
-        one = results is files
-        files = TracedObjectStore(files, traces.tracer)
-        results = files if one else TracedObjectStore(results, traces.tracer)
-        spans = [Tracing(traces.tracer)]
-        last_calls.append(traces.close)
     events_redis = connect_async(settings.redis, max_connections=EVENT_CONNECTIONS)
+    counts = RateCounts(redis, window_ms=settings.rate_limit_window_ms, most=settings.rate_limit)
+    jobs = spans.jobs(redis, settings.policy, counts)
     live = Live(EventStream(events_redis), JobStore(events_redis, settings.policy).epoch, drain, metrics)
+
+    threads = spans.threads(settings.storage_threads, "storage")
+    stores = open_stores(settings, connections=settings.storage_threads, public_url=settings.public_url)
+    files, results = spans.stores(stores.files, stores.results)
+
     downloads = Downloads(
         jobs,
         files,
@@ -104,77 +126,45 @@ def create_app(settings: ApiSettings, drain: Drain) -> falcon.asgi.App[Any, Any]
         claims=ClaimStore(redis),
         metrics=metrics,
         files_prefix=settings.s3_key_prefix,
-        limits=DownloadLimits(
-            max_attempts=settings.max_attempts,
-            priority_ceilings=settings.priority_ceilings,
-            idempotency_seconds=settings.idempotency_ttl_seconds,
-            presign_seconds=settings.presign_seconds,
-            storage_timeout_seconds=settings.request_timeout_ms / 1000,
-            start_delay_ms=(settings.download_delay_min_ms, settings.download_delay_max_ms)
-            if delayed
-            else (0, 0),
-        ),
+        limits=_download_limits(settings),
     )
     identity = Identity(settings.auth_mode, _tokens(settings))
-    gate = Gate(
-        identity,
-        ClientAddresses(settings.trusted_proxies),
-        RateLimits(
-            counts, window_ms=settings.rate_limit_window_ms, most=settings.rate_limit, metrics=metrics
-        ),
-        dashboard.paths() if settings.dashboard_enabled else frozenset(),
-    )
-    waiting = Waiting(
-        downloads,
-        live,
-        gate.admit,
-        longest=settings.long_poll_max_seconds,
-        most=settings.sse_max_streams,
-        most_of_a_user=settings.sse_max_streams_per_user,
-    )
-    deadlines = Deadlines(settings.request_timeout_ms / 1000)
-
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
-        media_type=resources.JSON,
-        middleware=cast(
-            "Any",
-            [
-                RequestContext(metrics),
-                *spans,
-                gate,
-                Lifespan(
-                    (redis, events_redis),
-                    threads,
-                    downloads=downloads,
-                    metrics=metrics,
-                    live=live,
-                    deadlines=deadlines,
-                    last_calls=last_calls,
-                ),
-            ],
-        ),
-        request_type=Request,
-        router=Router(lambda responder, resource: deadlines.limited(gate.guarded(responder, resource))),
-    )
-    problems.install(app)
-    mock_files = MockFiles(stores.mock, threads) if stores.mock is not None else None
+    gate = _gate(settings, identity, counts, metrics)
+    follower_limits = {
+        "most": settings.sse_max_streams,
+        "most_of_a_user": settings.sse_max_streams_per_user,
+    }
     services = Services(
         downloads=downloads,
         identity=identity,
         callbacks=Callbacks(settings.webhook_public_key_file, settings.address_rules),
-        waiting=waiting,
-        streams=Streams(
-            live, most=settings.sse_max_streams, most_of_a_user=settings.sse_max_streams_per_user
+        waiting=Waiting(
+            downloads, live, gate.admit, longest=settings.long_poll_max_seconds, **follower_limits
         ),
+        streams=Streams(live, **follower_limits),
         following=Following(EventStream(redis), jobs),
         timelines=Timelines(jobs, settings.trace_url_template or ""),
         statistics=StatisticsStore(redis, jobs),
         drain=drain,
-        mock_files=mock_files,
+        mock_files=_mock_files(settings, stores, threads),
     )
+
+    deadlines = Deadlines(settings.request_timeout_ms / 1000)
+    lifespan = Lifespan(
+        (redis, events_redis),
+        threads,
+        downloads=downloads,
+        metrics=metrics,
+        live=live,
+        deadlines=deadlines,
+        last_calls=last_calls,
+    )
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
+        media_type=resources.JSON,
+        middleware=cast("Any", [RequestContext(metrics), *spans.middleware(), gate, lifespan]),
+        request_type=Request,
+        router=Router(lambda responder, resource: deadlines.limited(gate.guarded(responder, resource))),
+    )
+    problems.install(app)
     add_routes(app, services, settings)
-    if mock_files is not None:
-        log.warning(
-            "mock storage: files are generated, results lie in a folder", folder=str(settings.mock_dir)
-        )
     return app

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from downloadjobs_api.cors import Cors
 from downloadjobs_api.problems import (
     BAD_REQUEST,
+    CACHE_CONTROL,
     CONTENT_TYPE,
     DRAINING,
     INTERNAL_ERROR,
@@ -91,6 +92,7 @@ def closing_answer(problem: ProblemError, request_id: str, trace_id: str) -> tup
     body = document(problem.kind, problem.message, request_id, trace_id)
     headers = [
         (b"content-type", CONTENT_TYPE.encode()),
+        (b"cache-control", CACHE_CONTROL.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", request_id.encode()),
         (b"connection", b"close"),

@@ -15,20 +15,15 @@ from downloadjobs_api.problems import (
 )
 from downloadjobs_api.request_context import Request
 from downloadjobs_api.settings import AuthMode
+from downloadjobs_core.users import OWNER_PREFIX, is_reserved, is_user_id
 
 if TYPE_CHECKING:  # it takes 12 MB, which only the mode `jwt` needs
     from downloadjobs_api.tokens import Tokens
 
 USER_HEADER: Final = "x-user-id"
-USER_ID: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,128}")
-"""Visible ASCII: a user's id becomes part of keys and log lines. Without the comma, by which two such headers
-are joined (RFC 9110, 5.2): a client could add its own to the ingress' one."""
 
 BEARER: Final = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 """RFC 6750, 2.1; as with the user's header, no comma, so not two of them."""
-
-RESERVED_PREFIX: Final = "k8s:"
-"""Users of this kind are namespaces; only the operator submits for them."""
 
 ANONYMOUS: Final = "anonymous"
 
@@ -59,7 +54,7 @@ class Identity:
         """Find the request's user; where there is none, `user` tells why. Await what is returned."""
         if self._mode is AuthMode.HEADER:
             user = req.get_header(USER_HEADER)
-            if user is not None and USER_ID.fullmatch(user) and not user.startswith(RESERVED_PREFIX):
+            if user is not None and is_user_id(user):
                 req.user = user
         elif self._tokens is not None:
             return self._by_token(req, self._tokens)
@@ -83,12 +78,12 @@ class Identity:
                 headers={"Retry-After": str(RETRY_SECONDS)},
             )
         else:
-            if not USER_ID.fullmatch(user):
-                req.refusal = _bad_token("Its user is not 1 to 128 visible ASCII characters without a comma.")
-            elif user.startswith(RESERVED_PREFIX):
+            if is_user_id(user):
+                req.user, req.until = user, until
+            elif is_reserved(user):
                 req.refusal = _reserved()
             else:
-                req.user, req.until = user, until
+                req.refusal = _bad_token("Its user is not 1 to 128 visible ASCII characters without a comma.")
 
     def user(self, req: Request) -> str:
         """The request's user.
@@ -103,7 +98,7 @@ class Identity:
         if self._mode is AuthMode.JWT:
             raise req.refusal or _no_token()
         user = req.get_header(USER_HEADER)
-        if user is not None and USER_ID.fullmatch(user):
+        if user is not None and is_reserved(user):
             raise _reserved()
         raise ProblemError(
             UNAUTHENTICATED,
@@ -124,7 +119,7 @@ class Identity:
 
 
 def _reserved() -> ProblemError:
-    return ProblemError(RESERVED_USER, f"User ids that begin with {RESERVED_PREFIX} are reserved.")
+    return ProblemError(RESERVED_USER, f"User ids that begin with {OWNER_PREFIX} are reserved.")
 
 
 def _no_token() -> ProblemError:

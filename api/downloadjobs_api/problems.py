@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 TYPE_PREFIX: Final = "https://downloadjobs.dev/problems/"
 CONTENT_TYPE: Final = "application/problem+json"
 
+CACHE_CONTROL: Final = "no-store"
+"""Without it a cache may keep some, such as 404 and 410, by a guess of its own (RFC 9110, 15.1)."""
+
 RETRY_SECONDS: Final = 5
 """What a client is told to wait when a server behind the API is down."""
 
@@ -170,6 +173,7 @@ def answer(req: Request, resp: falcon.asgi.Response, problem: ProblemError) -> N
     """Write a problem into a response."""
     resp.status = problem.kind.status
     resp.content_type = CONTENT_TYPE
+    resp.set_header("cache-control", CACHE_CONTROL)
     trace_id = trace_context.trace_id(req.traceparent)
     resp.data = document(problem.kind, problem.message, req.request_id, trace_id, problem.errors)
     for name, value in problem.headers.items():

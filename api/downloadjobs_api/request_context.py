@@ -66,6 +66,9 @@ class Request(falcon.asgi.Request):
     patient = False
     """Set by a responder that waits on purpose, such as a long poll: `REQUEST_TIMEOUT_MS` does not end it."""
 
+    held_seconds = 0.0
+    """How long it waited because its client asked for that: no slowness of ours, so no part of its time."""
+
     limited = False
     """Whether the rate limit still has to be looked at."""
 
@@ -126,7 +129,7 @@ class RequestContext:
     ) -> None:
         """Add what every answer carries, and log it if it is worth a line."""
         req.scope[HEAD_LINES] = b"%bx-request-id: %b\r\n" % (req.head_lines, req.request_id.encode("ascii"))
-        seconds = time.monotonic() - req.context.started
+        seconds = time.monotonic() - req.context.started - req.held_seconds
         status = resp.status_code
         self._metrics.request(req.method, req.uri_template, status, seconds)
         level = _level(status, seconds)

@@ -1,6 +1,6 @@
 """The API's spans: one for each request, and one for each job that is put into the queue.
 
-All of it is put in place by `create_app`, and only where traces are asked for.
+`Spans` puts them in place, where traces are asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from downloadjobs_core import trace_context
 from downloadjobs_core.job import NewJob, Once
 from downloadjobs_core.jobstore import Accepted, JobStore
 from downloadjobs_core.leases import QueuePolicy
+from downloadjobs_core.objectstore.protocol import ObjectStore
+from downloadjobs_core.objectstore.traced import TracedObjectStore
 from downloadjobs_core.rate_counts import RateCounts
 from downloadjobs_core.tracing import (
     JOB_ID,
@@ -132,3 +134,36 @@ class TracedThreads(ThreadPoolExecutor):
         """See `Executor`."""
         bound: Callable[..., Any] = contextvars.copy_context().run
         return super().submit(bound, fn, *args, **kwargs)
+
+
+class Spans:
+    """Makes what the app consists of: with spans around it where traces are asked for, and plain elsewhere.
+
+    Args:
+        tracer: makes the spans; None where nobody asks for traces.
+    """
+
+    def __init__(self, tracer: Tracer | None) -> None:
+        self._tracer = tracer
+
+    def threads(self, count: int, name: str) -> ThreadPoolExecutor:
+        """So many threads of this name."""
+        pool = ThreadPoolExecutor if self._tracer is None else TracedThreads
+        return pool(count, thread_name_prefix=name)
+
+    def jobs(self, redis: Redis, policy: QueuePolicy, counts: RateCounts) -> JobStore:
+        """See `JobStore`."""
+        if self._tracer is None:
+            return JobStore(redis, policy, counts)
+        return TracedJobStore(redis, policy, counts, self._tracer)
+
+    def stores(self, files: ObjectStore, results: ObjectStore) -> tuple[ObjectStore, ObjectStore]:
+        """The store of files and that of results; one stays one."""
+        if self._tracer is None:
+            return files, results
+        traced = TracedObjectStore(files, self._tracer)
+        return traced, traced if results is files else TracedObjectStore(results, self._tracer)
+
+    def middleware(self) -> list[Tracing]:
+        """What makes a span of each request."""
+        return [] if self._tracer is None else [Tracing(self._tracer)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
 from downloadjobs_api.downloads import Downloads
 from downloadjobs_api.event_documents import LAST_KINDS
-from downloadjobs_api.live import Live
+from downloadjobs_api.live import Live, Subscription
 from downloadjobs_api.metrics import Follower
 from downloadjobs_api.request_context import Request
 from downloadjobs_core.errors import QueueUnavailableError
@@ -89,38 +90,33 @@ class Waiting:
         """
         await self._admit(req)
         req.patient = True
-        status = await self._downloads.status(user, job_id)  # the user is checked before anything is kept
+        read = partial(self._downloads.status, user, job_id)
+        status = await read()  # the user is checked before anything is kept
         wait = min(float(seconds), self._longest, max(0.0, req.until - time.time()))
         if self._is_full(user):
             return status, None
-        enough = is_news or _has_ended
-        if enough(status) or wait <= 0:
+        if (is_news or _has_ended)(status) or wait <= 0:
             return status, int(wait)
-        began = time.monotonic()
+        end = time.monotonic() + wait
         try:
             subscription = await self._live.subscribe(Follower.WAIT, user, job_id)
         except QueueUnavailableError:
             return status, None
-        gone = asyncio.create_task(subscription.close_after(req.gone()))
-        try:
-            status = await self._downloads.status(user, job_id)
-            while not enough(status):
-                left = began + wait - time.monotonic()
-                if left <= 0 or subscription.closed or not await subscription.wait(left):
-                    break
-                behind = subscription.behind
-                heard = subscription.take()
-                if is_news or behind or any(e.event.kind in LAST_KINDS for e in heard):
-                    status = await self._downloads.status(user, job_id)
-        finally:
-            gone.cancel()
-            self._live.leave(subscription)
-            # What a client asked to wait is no slowness of ours: the time of an answer is without it.
-            req.context.started += time.monotonic() - began
-        if is_news is None and not enough(status) and not subscription.closed:
-            with suppress(QueueUnavailableError):  # progress was not looked at while it waited for the end
-                status = await self._downloads.status(user, job_id)
+        with self._held(req, subscription):
+            status = await _next_status(subscription, read, end=end, is_news=is_news)
         return status, int(wait)
+
+    @contextmanager
+    def _held(self, req: Request, subscription: Subscription) -> Iterator[None]:
+        """Hold a request, for as long as its client is there, and note for how long."""
+        began = time.monotonic()
+        watching = asyncio.create_task(subscription.close_after(req.gone()))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            self._live.leave(subscription)
+            req.held_seconds = time.monotonic() - began
 
     def _is_full(self, user: str) -> bool:
         if self._live.counts[Follower.WAIT] >= self._most:
@@ -130,3 +126,34 @@ class Waiting:
 
 def _has_ended(status: JobStatus) -> bool:
     return status.state in FINISHED
+
+
+async def _next_status(
+    subscription: Subscription,
+    read: Callable[[], Awaitable[JobStatus]],
+    *,
+    end: float,
+    is_news: Callable[[JobStatus], bool] | None,
+) -> JobStatus:
+    """The first status that is what is waited for, or how things are when the time or the subscription ends.
+
+    Args:
+        subscription: says when to look again.
+        read: gives the status as it is.
+        end: of the time, as `time.monotonic` tells it.
+        is_news: see `Waiting.status`.
+    """
+    enough = is_news or _has_ended
+    status = await read()
+    while not enough(status):
+        left = end - time.monotonic()
+        if left <= 0 or subscription.closed or not await subscription.wait(left):
+            break
+        behind = subscription.behind
+        heard = subscription.take()
+        if is_news or behind or any(e.event.kind in LAST_KINDS for e in heard):
+            status = await read()
+    if is_news is None and not enough(status) and not subscription.closed:
+        with suppress(QueueUnavailableError):  # progress was not looked at while it waited for the end
+            status = await read()
+    return status

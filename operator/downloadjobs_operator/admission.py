@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,14 +10,24 @@ from downloadjobs_core import trace_context
 from downloadjobs_core.errors import CallbackRefusedError, PriorityTooHighError
 from downloadjobs_core.job import NewJob, distinct
 from downloadjobs_core.states import Priority, allowed_priority
+from downloadjobs_core.users import OWNER_PREFIX, USER_ID, is_user_id
 from downloadjobs_core.webhook_addresses import AddressRules, CallbackUrl, callback_of
 from downloadjobs_operator.downloadjob import DownloadJob, RefusedError
 from downloadjobs_operator.settings import EVERYWHERE
 
-SOURCE: Final = "kubernetes"
+__all__ = [
+    "LONGEST_EXPIRY",
+    "MOST_ATTEMPTS",
+    "OWNER_PREFIX",
+    "SHORTEST_EXPIRY",
+    "SOURCE",
+    "USER_ID",
+    "AdmissionRules",
+    "admit",
+    "owner_of",
+]
 
-OWNER_PREFIX: Final = "k8s:"
-"""Jobs of DownloadJobs belong to their namespace, as this and its name. The API accepts no such user."""
+SOURCE: Final = "kubernetes"
 
 MOST_ATTEMPTS: Final = 20
 """As the schema has it: a backoffLimit of 19."""
@@ -26,8 +35,6 @@ MOST_ATTEMPTS: Final = 20
 SHORTEST_EXPIRY: Final = 60
 LONGEST_EXPIRY: Final = 604_800
 """Seconds that a result may be kept, as the schema has them."""
-
-USER_ID: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ def admit(dj: DownloadJob, file_ids: Sequence[int], rules: AdmissionRules) -> Ne
             " have whoever runs downloadjobs add the namespace to operator.userIdNamespaces; then create it"
             " again.",
         )
-    if dj.user_id and (dj.user_id.startswith(OWNER_PREFIX) or not USER_ID.fullmatch(dj.user_id)):
+    if dj.user_id and not is_user_id(dj.user_id):
         raise RefusedError(
             "InvalidUserId",
             f"spec.userId must be 1 to 128 visible ASCII characters without a comma, and not begin with"

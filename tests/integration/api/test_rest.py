@@ -793,6 +793,18 @@ def test_every_answer_carries_the_same_headers(
         check_problem(answer, status, answer.json()["error"])
 
 
+@pytest.mark.contract("errors")
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/nothing", 404), ("PUT", "/", 405), ("GET", "/" + "x" * 20_000, 414)],
+    ids=["404", "405", "414"],
+)
+def test_a_problem_is_kept_nowhere(client: httpx.Client, method: str, path: str, status: int) -> None:
+    """A cache may keep these without being told (RFC 9110, 15.1), so it is told not to, whoever answers."""
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.headers["cache-control"]) == (status, "no-store")
+
+
 @pytest.mark.contract("headers")
 @pytest.mark.parametrize("path", ["/", "/v1/nothing", "/v1/jobs/x"])
 @pytest.mark.parametrize("given", ["checkout-7f3a", "A.b_c~d:e/f+g=h@i-9", "r" * 128])

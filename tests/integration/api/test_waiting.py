@@ -15,6 +15,7 @@ from downloadjobs_core.leases import LeaseStore, Outcome, QueuePolicy
 from downloadjobs_core.redis_client import RedisConfig, connect
 from downloadjobs_core.states import JobState
 from support_api_process import Wire
+from support_metrics import scrape
 from support_processes import System, running
 from support_worker import eventually
 
@@ -113,6 +114,18 @@ def test_no_news_is_answered_in_time(shared: System, queue: LeaseStore) -> None:
     assert (answer.status_code, answer.json()["status"]) == (200, "queued")
     assert answer.headers["preference-applied"] == "wait=1"
     assert queue.lease("w") is not None
+
+
+def test_a_wait_is_no_slowness(system: System) -> None:
+    """What a client asked to wait is no part of what its request took, in the metric and in the log."""
+    api = system.start_api()
+    job_id = system.submit([10_003])
+    assert ask(system, job_id, prefer="wait=2").headers["preference-applied"] == "wait=2"
+    taken = {"method": "GET", "route": "/v1/download/status/{job_id}", "status_class": "2xx"}
+    metric = "http_request_duration_seconds"
+    eventually(lambda: scrape(api).value(f"{metric}_count", **taken) == 1, 10, "the request's time")
+    assert 0 < (scrape(api).value(f"{metric}_sum", **taken) or 0) < 1.5
+    assert job_id not in api.log_path.read_text(encoding="utf-8")  # slow requests are logged
 
 
 @pytest.mark.parametrize(
