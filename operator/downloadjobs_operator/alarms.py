@@ -19,7 +19,7 @@ from downloadjobs_operator.clocks import QueueClock
 from downloadjobs_operator.conditions import Type, is_true
 from downloadjobs_operator.downloadjob import DownloadJob, seconds_of
 from downloadjobs_operator.kube import DownloadJobs
-from downloadjobs_operator.kube_client import AlreadyExistsError, KubernetesError, ObjectGoneError
+from downloadjobs_operator.kube_client import ConflictError, KubernetesError, ObjectGoneError
 from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.status import is_finished
 from downloadjobs_operator.tracking import Tracked, Tracking
@@ -156,7 +156,7 @@ class Alarms:
         except ObjectGoneError:
             self._gone(tracked)
             return
-        except AlreadyExistsError:
+        except ConflictError:
             log.debug("an object was changed as its alarm rang; it is looked at again", name=tracked.dj.name)
         except (DownloadJobsError, KubernetesError) as error:
             log.warning("an alarm could not be carried out; it is tried again", error=str(error))

@@ -52,7 +52,7 @@ class DownloadJobs(Protocol):
         """Create an object in its namespace; its uid. Raises `AlreadyExistsError`."""
 
     async def delete(self, dj: DownloadJob) -> None:
-        """Delete it as it was seen. Raises `ObjectGoneError`, and `AlreadyExistsError` if it was changed."""
+        """Delete it as it was seen. Raises `ObjectGoneError`, and `ConflictError` if it was changed."""
 
     async def uids(self, namespace: str) -> set[str]:
         """The uids of all that are there now."""
@@ -119,7 +119,7 @@ class KubernetesDownloadJobs(KubernetesClient):
         return str(answer["metadata"]["uid"])
 
     async def delete(self, dj: DownloadJob) -> None:
-        """Delete it as it was seen. Raises `ObjectGoneError`, and `AlreadyExistsError` if it was changed."""
+        """Delete it as it was seen. Raises `ObjectGoneError`, and `ConflictError` if it was changed."""
         seen = {"uid": dj.uid, "resourceVersion": dj.version}
         body = {"preconditions": seen, "propagationPolicy": "Background"}
         await self.request("DELETE", _path(dj.namespace, dj.name), body)

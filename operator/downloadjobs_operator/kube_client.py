@@ -39,6 +39,9 @@ UNPROCESSABLE: Final = 422
 TOO_MANY_REQUESTS: Final = 429
 SERVER_ERROR: Final = 500
 
+ALREADY_EXISTS: Final = "AlreadyExists"
+"""The reason of a 409 whose name is taken. That of others is `Conflict`."""
+
 
 class KubernetesError(Exception):
     """The API server refused a request; trying it again as it is does not help."""
@@ -57,7 +60,11 @@ class ObjectGoneError(KubernetesError):
 
 
 class AlreadyExistsError(KubernetesError):
-    """An object of this name is there, or it was changed meanwhile."""
+    """An object of the name that one was to be created under is there."""
+
+
+class ConflictError(KubernetesError):
+    """The object, or one that its creation changes, such as a quota, was changed meanwhile."""
 
 
 class InvalidError(KubernetesError):
@@ -119,7 +126,8 @@ class KubernetesClient:
         """One request; the answer's JSON.
 
         Raises:
-            KubernetesUnavailableError, ObjectGoneError, AlreadyExistsError, KubernetesError
+            KubernetesUnavailableError, ObjectGoneError, AlreadyExistsError, ConflictError, InvalidError,
+            KubernetesError
         """
         accept = accept or (WHOLE if method == "GET" else METADATA_ONLY)
         headers = {"Accept": accept, "Content-Type": content_type}
@@ -130,7 +138,7 @@ class KubernetesClient:
         if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's success
             if response.status == NOT_FOUND and not _is_status(text):
                 raise NotServedError(f"the API server does not know {path}: {_message(text)}")
-            raise _error(response.status, _message(text))
+            raise _error(response.status, _message(text), _reason(text))
         try:
             answer = json.loads(text)
         except ValueError:
@@ -219,11 +227,11 @@ def _translated() -> Iterator[None]:
         ) from error
 
 
-def _error(status: int, message: str) -> KubernetesError:
+def _error(status: int, message: str, reason: str = "") -> KubernetesError:
     if status == NOT_FOUND:
         return ObjectGoneError(message)
     if status == CONFLICT:
-        return AlreadyExistsError(message)
+        return AlreadyExistsError(message) if reason == ALREADY_EXISTS else ConflictError(message)
     if status == UNPROCESSABLE:
         return InvalidError(f"the API server answered {status}: {message}")
     if status == TOO_MANY_REQUESTS or status >= SERVER_ERROR:
@@ -233,15 +241,23 @@ def _error(status: int, message: str) -> KubernetesError:
 
 def _is_status(text: bytes) -> bool:
     """Whether an answer is a Status, as of what is served; else the server has plain text."""
-    try:
-        return bool(json.loads(text).get("kind") == "Status")
-    except (ValueError, AttributeError):
-        return False
+    return (_document(text) or {}).get("kind") == "Status"
+
+
+def _reason(text: bytes) -> str:
+    """Why a Status object refuses: one HTTP status has several reasons. Empty without one."""
+    return str((_document(text) or {}).get("reason", ""))
 
 
 def _message(text: bytes) -> str:
     """What a Status object says, or the beginning of what a proxy answered in its stead."""
+    document = _document(text)
+    return text[:200].decode(errors="replace") if document is None else str(document.get("message", ""))
+
+
+def _document(text: bytes) -> dict[str, Any] | None:
     try:
-        return str(json.loads(text).get("message", ""))
-    except (ValueError, AttributeError):
-        return text[:200].decode(errors="replace")
+        document = json.loads(text)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None

@@ -30,7 +30,7 @@ from downloadjobs_operator.autoscaler.workers import (
     deployment_of,
 )
 from downloadjobs_operator.downloadjob import moment_of
-from downloadjobs_operator.kube_client import AlreadyExistsError
+from downloadjobs_operator.kube_client import ConflictError
 from downloadjobs_operator.metrics import AutoscalerMetrics
 from support_operator import NOW, at_work
 
@@ -81,7 +81,7 @@ class InMemoryWorkers:
     async def scale(self, deployment: Deployment, replicas: int) -> None:
         self._called("scale")
         if deployment.version != str(self.version):
-            raise AlreadyExistsError("the object has been modified")
+            raise ConflictError("the object has been modified")
         self.replicas = replicas
         self.scaled.append(replicas)
         self.touch()

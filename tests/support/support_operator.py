@@ -19,7 +19,7 @@ from downloadjobs_core.job import Job
 from downloadjobs_core.states import FINISHED, JobState
 from downloadjobs_operator.clocks import ServerClock
 from downloadjobs_operator.downloadjob import API_VERSION, KIND, DownloadJob, moment_of
-from downloadjobs_operator.kube_client import AlreadyExistsError, InvalidError, ObjectGoneError
+from downloadjobs_operator.kube_client import AlreadyExistsError, ConflictError, InvalidError, ObjectGoneError
 
 CRD: Final = Path(__file__).parents[2] / "charts" / "downloadjobs" / "files" / "crd.yaml"
 
@@ -153,7 +153,7 @@ class InMemoryDownloadJobs:
         await self._request("delete")
         found = self._same(dj)
         if found["metadata"]["resourceVersion"] != dj.version:
-            raise AlreadyExistsError(dj.name)
+            raise ConflictError(dj.name)
         self.deleted.append(dj.name)
         found["metadata"]["deletionTimestamp"] = moment_of(time.time())
         self._changed(found)

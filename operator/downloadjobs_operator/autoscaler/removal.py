@@ -39,7 +39,7 @@ from downloadjobs_operator.autoscaler.workers import (
     pods_of,
     templates_of,
 )
-from downloadjobs_operator.kube_client import AlreadyExistsError, KubernetesError, KubernetesUnavailableError
+from downloadjobs_operator.kube_client import ConflictError, KubernetesError, KubernetesUnavailableError
 
 FENCE_SECONDS: Final = 90.0
 """Longer than a patch can be under way: an API server gives up a request after 60 s (--request-timeout)."""
@@ -254,7 +254,7 @@ class Removal:
         self.committed = True
         try:
             await self._workers.scale(deployment, self.target)
-        except AlreadyExistsError as error:
+        except ConflictError as error:
             self.committed = False
             raise RemovalRefusedError("the Deployment was changed meanwhile") from error
         except KubernetesUnavailableError:

@@ -44,7 +44,7 @@ from downloadjobs_operator.autoscaler.workers import (
     templates_of,
     without_room,
 )
-from downloadjobs_operator.kube_client import REQUEST_SECONDS, AlreadyExistsError, KubernetesError
+from downloadjobs_operator.kube_client import REQUEST_SECONDS, ConflictError, KubernetesError
 from downloadjobs_operator.metrics import AutoscalerMetrics
 
 POLL_SECONDS: Final = 5.0
@@ -335,7 +335,7 @@ class Autoscaler:
         for left in reversed(range(TRIES)):
             try:
                 await self._workers.scale(deployment, decision.desired)
-            except AlreadyExistsError:
+            except ConflictError:
                 # Its status changes with each pod. What counts is that its replicas are still the same.
                 deployment = await self._workers.deployment()
                 if deployment.replicas != decision.current or not left:

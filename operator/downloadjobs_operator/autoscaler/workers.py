@@ -153,7 +153,7 @@ class Workers(Protocol):
         """Change its replicas, if it is still as it was read.
 
         Raises:
-            AlreadyExistsError: it was changed meanwhile.
+            ConflictError: it was changed meanwhile.
         """
 
     async def price(self, pod: Pod, cost: str | None) -> bool:
@@ -209,7 +209,7 @@ class KubernetesWorkers:
         return list(found["items"])
 
     async def scale(self, deployment: Deployment, replicas: int) -> None:
-        """Change its replicas, if it is still as it was read. Raises `AlreadyExistsError`."""
+        """Change its replicas, if it is still as it was read. Raises `ConflictError`."""
         patch = {
             "metadata": {"resourceVersion": deployment.version},
             "spec": {"replicas": replicas},

@@ -16,6 +16,7 @@ from downloadjobs_operator.downloadjob import CLAIM, FINALIZER
 from downloadjobs_operator.kube import KubernetesDownloadJobs
 from downloadjobs_operator.kube_client import (
     AlreadyExistsError,
+    ConflictError,
     KubernetesError,
     KubernetesUnavailableError,
     NotServedError,
@@ -114,8 +115,8 @@ def test_a_deletion_is_of_this_very_object() -> None:
 
 def test_a_deletion_of_what_was_changed_is_none() -> None:
     """Where the object was changed meanwhile, or another has its name, nothing is deleted."""
-    cluster, _ = answering(409, {"message": "the ResourceVersion in the precondition does not match"})
-    with pytest.raises(AlreadyExistsError):
+    cluster, _ = answering(409, {"reason": "Conflict", "message": "the ResourceVersion does not match"})
+    with pytest.raises(ConflictError):
         asyncio.run(cluster.delete(dj()))
 
 
@@ -181,7 +182,7 @@ def test_a_creation_gives_the_uid() -> None:
 
 def test_an_event_that_is_there_is_left() -> None:
     """An Event told twice is no fault."""
-    cluster, _ = answering(409, {"message": "already exists"})
+    cluster, _ = answering(409, {"reason": "AlreadyExists", "message": "already exists"})
     asyncio.run(cluster.announce({"metadata": {"namespace": "team"}}))
 
 
@@ -194,10 +195,19 @@ def test_what_is_not_there_is_gone(call: str) -> None:
 
 
 def test_what_is_there_already_is_told() -> None:
-    """409 to a creation says that the name is taken."""
-    cluster, _ = answering(409, {"message": "already exists"})
+    """409 to a creation says that the name is taken, where that is its reason."""
+    cluster, _ = answering(409, {"reason": "AlreadyExists", "message": "already exists"})
     with pytest.raises(AlreadyExistsError):
         asyncio.run(cluster.create(body()))
+
+
+@pytest.mark.parametrize("call", ["create", "announce"])
+@pytest.mark.parametrize("content", [{"reason": "Conflict", "message": "a quota was modified"}, b"conflict"])
+def test_a_creation_that_conflicts_has_made_nothing(call: str, content: object) -> None:
+    """409 for another reason, such as a quota that two count on at once, is not taken for an object there."""
+    cluster, _ = answering(409, content)
+    with pytest.raises(ConflictError):
+        asyncio.run(cast("Any", CALLS[call](cluster)))
 
 
 @pytest.mark.parametrize("call", CALLS)
