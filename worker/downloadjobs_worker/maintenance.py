@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Final
 
 from downloadjobs_core import logs
-from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_core.errors import DownloadJobsError, ObjectStoreError
 from downloadjobs_core.job import Job
 from downloadjobs_core.leases import SECOND_US
 from downloadjobs_core.objectstore.protocol import ObjectStore
@@ -34,7 +34,7 @@ TOKEN: Final = re.compile(r"[0-9]{16}", re.ASCII)
 
 UNKNOWN_MARGIN_SECONDS: Final = 86_400
 """Results of jobs that Redis does not know are kept a day longer than results live: after a wipe of Redis
-they may still be pointed to from elsewhere."""
+they may still be pointed to from elsewhere. So are unfinished uploads that it does not know either."""
 
 log = logs.logger(__name__)
 
@@ -165,9 +165,10 @@ class Maintenance:
         removals = Removals(self.results)
         now_us = self.upkeep.now_us()
         found = {Verdict.KEEP: 0, Verdict.WAIT: 0, Verdict.REMOVE: 0}
-        for attempt, said in self._asked(self.upkeep.uploads()):
+        noted = set(self.upkeep.uploads())
+        for attempt, said in self._asked(noted | self._listed_uploads()):
             hold.raise_if_stopped()
-            verdict = self._verdict(attempt, said, now_us, of_upload=True)
+            verdict = self._verdict(attempt, said, now_us, of_upload=True, noted=attempt.key in noted)
             found[verdict] += 1
             if verdict is Verdict.REMOVE and removals.tried(
                 attempt.key, partial(self._abort_uploads, attempt.key)
@@ -184,6 +185,15 @@ class Maintenance:
         log.info("orphans swept", removed=found[Verdict.REMOVE] - removals.kept, left=left)
         return left
 
+    def _listed_uploads(self) -> set[str]:
+        """Keys of uploads that the store knows of, also those that Redis forgot (a wipe, a failover)."""
+        try:
+            return {upload.key for upload in self.results.pending_uploads(self.results_prefix)}
+        except ObjectStoreError as error:
+            self.results.check()
+            log.warning("the storage lists no uploads, so only those in Redis are swept", error=str(error))
+            return set()
+
     def _abort_uploads(self, key: str) -> None:
         # More than one, if the answer to a creation was lost and it was created again.
         for upload in list(self.results.pending_uploads(key)):
@@ -198,12 +208,14 @@ class Maintenance:
                 asked = [(attempt.owner, attempt.token, attempt.key) for attempt in some]
                 yield from zip(some, ask(asked) if asked else [], strict=True)
 
-    def _verdict(self, attempt: Attempt, said: Attempted, now_us: int, *, of_upload: bool) -> Verdict:
+    def _verdict(
+        self, attempt: Attempt, said: Attempted, now_us: int, *, of_upload: bool, noted: bool = False
+    ) -> Verdict:
         unknown_seconds = self.result_ttl_seconds + UNKNOWN_MARGIN_SECONDS
         return verdict_on(
             said,
             age_seconds=(now_us - attempt.began_us) / SECOND_US,
-            grace_seconds=self.orphan_grace_seconds if of_upload or said.known else unknown_seconds,
+            grace_seconds=self.orphan_grace_seconds if noted or said.known else unknown_seconds,
             of_upload=of_upload,
         )
 

@@ -13,7 +13,7 @@ import pytest
 
 from downloadjobs_cli.children import Child
 from downloadjobs_cli.embedded import SeaweedServer, ValkeyServer
-from downloadjobs_core.errors import JobNotFoundError, LeaseLostError
+from downloadjobs_core.errors import JobNotFoundError, LeaseLostError, ObjectStoreError
 from downloadjobs_core.job import Job, NewJob, job_key
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.leases import SECOND_US, Outcome, QueuePolicy
@@ -308,6 +308,46 @@ def test_the_upload_of_an_unknown_job_is_not_kept_so_long(here: Installation) ->
     here.left_upload("gone", seconds_ago=GRACE_SECONDS + 5)
     here.sweep()
     assert here.uploads() == []
+
+
+def test_an_upload_that_redis_forgot_goes_with_the_sweep(here: Installation) -> None:
+    """After a wipe with its worker an upload is found in the store, and goes a day after results would."""
+    longest = RESULT_TTL_SECONDS + UNKNOWN_MARGIN_SECONDS
+    here.left_upload("gone", seconds_ago=longest + 5)
+    young = here.left_upload("gone", seconds_ago=longest - 20)
+    here.leases.redis.delete(f"{ROOT}:uploads")
+    here.sweep()
+    assert here.uploads() == [young]
+    assert EVERY_SECONDS - 5 < here.seconds_until(Task.SWEEP_ORPHANS) <= EVERY_SECONDS
+
+
+def test_an_upload_of_a_known_job_that_redis_forgot_has_the_grace_alone(here: Installation) -> None:
+    """Where a failover lost only the note of an upload, its job says that nobody works on it."""
+    here.started("a")
+    here.left_upload("a", seconds_ago=GRACE_SECONDS + 5)
+    young = here.left_upload("a", seconds_ago=GRACE_SECONDS - 20)
+    here.leases.redis.delete(f"{ROOT}:uploads")
+    here.sweep()
+    assert here.uploads() == [young]
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_a_store_that_lists_no_uploads_is_swept_by_what_redis_knows(
+    here: Installation, monkeypatch: pytest.MonkeyPatch, *, away: bool
+) -> None:
+    """A store that lists uploads only by their whole key does not stop the sweep; one that is away does."""
+    here.left_upload("gone", seconds_ago=GRACE_SECONDS + 5)
+    listed = here.store.pending_uploads
+
+    def by_key(prefix: str) -> object:
+        if prefix == PREFIX:
+            raise ObjectStoreError("not implemented")
+        return listed(prefix)
+
+    monkeypatch.setattr(here.store, "pending_uploads", by_key)
+    here.store.away = away
+    here.sweep()
+    assert len(list(listed(""))) == away
 
 
 def test_a_sweep_that_cannot_reach_storage_is_tried_again(here: Installation) -> None:
