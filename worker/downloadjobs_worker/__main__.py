@@ -63,6 +63,7 @@ def create_consumer(
         limits=BundlingLimits(
             settings.part_bytes,
             settings.upload_threads,
+            settings.upload_memory,
             settings.read_ahead_files,
             settings.read_ahead_bytes,
         ),
