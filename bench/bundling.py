@@ -105,7 +105,11 @@ def rates(name: str, store: ObjectStore, files: int, rounds: int) -> float:
     """Alternate the two on one server and print both; the median ratio."""
     limits_of = WorkerSettings.model_validate({})
     limits = BundlingLimits(
-        limits_of.part_bytes, limits_of.upload_threads, limits_of.read_ahead_files, limits_of.read_ahead_bytes
+        limits_of.part_bytes,
+        limits_of.upload_threads,
+        limits_of.upload_memory,
+        limits_of.read_ahead_files,
+        limits_of.read_ahead_bytes,
     )
     ids = seed(store, files, RATE_FILE_BYTES, 10_000)
     plain(store, ids[:2])

@@ -185,5 +185,21 @@ class UploadNotFoundError(ObjectStoreError):
     """The multipart upload was aborted or completed before (NoSuchUpload, InvalidPart)."""
 
 
+class ResultTooLargeError(DownloadJobsError):
+    """The parts of a result do not fit into the memory that a job may take.
+
+    Args:
+        result_bytes: how large the result would be.
+        needed_bytes: what its parts would take.
+        memory_bytes: what they may take.
+    """
+
+    def __init__(self, result_bytes: int, needed_bytes: int, memory_bytes: int) -> None:
+        super().__init__(
+            f"The parts of a result of {result_bytes} bytes need {needed_bytes} bytes of memory, more than"
+            f" {memory_bytes}: raise UPLOAD_MEMORY_BYTES and the worker's memory, or ask for fewer files."
+        )
+
+
 class LinkRefusedError(DownloadJobsError):
     """A link of the mock storage is past its time, or not one that it signed."""

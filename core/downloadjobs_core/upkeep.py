@@ -72,6 +72,15 @@ class UpkeepStore:
         with translated_errors():
             return bool(self._scripts.run("expire_result", job_id))
 
+    def put_off_result(self, job_id: str) -> None:
+        """A result's object could not be removed: look at it again in `EVERY_SECONDS`, after the others."""
+        self._put_off(f"{ROOT}:expiring", job_id)
+
+    def _put_off(self, entries: str, entry: str) -> None:
+        due_us = self.now_us() + EVERY_SECONDS * SECOND_US
+        with translated_errors():
+            self.redis.zadd(entries, {entry: due_us}, xx=True)
+
     def expired_shared(self, limit: int) -> list[str]:
         """Keys of shared results with which a job's time is over, or which nobody points to any more."""
         with translated_errors():
@@ -96,6 +105,10 @@ class UpkeepStore:
         """A shared result's object was removed."""
         with translated_errors():
             self.redis.zrem(f"{ROOT}:shared", key)
+
+    def put_off_shared(self, key: str) -> None:
+        """A shared result's object could not be removed: the same."""
+        self._put_off(f"{ROOT}:shared", key)
 
     def leave_result(self, job_id: str) -> bool:
         """End a job's time with a result that it shares; False if it shares none."""

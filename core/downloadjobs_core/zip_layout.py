@@ -141,26 +141,6 @@ class _DosStamp(NamedTuple):
     date: int
 
 
-def local_header(name: str, size: int, modified: datetime, crc32: int = 0) -> bytes:
-    """The local file header of a stored member (4.3.7): 30 bytes, the name, and the zip64 field if needed.
-
-    The zip64 field is there from 0xFFFFFFFF bytes up, and holds both sizes, as 4.5.3 demands of a local
-    header. Below, a reader needs no more than version 1.0 of the format.
-
-    Args:
-        name: The member's name.
-        size: Its data, in bytes.
-        modified: Aware; written in UTC, rounded down to even seconds, clamped to 1980 to 2107.
-        crc32: The CRC-32 of its data, or 0 to be patched later at `LOCAL_CRC_OFFSET`.
-
-    Raises:
-        ZipLayoutError: The name is illegal, the size or CRC out of range, or the time naive.
-    """
-    _place(name, size, 0)
-    _check_crc32(crc32)
-    return _pack_local_header(name, size, _dos_stamp(modified), crc32)
-
-
 def plan(members: Iterable[tuple[str, int]]) -> Iterator[Placement]:
     """Where each member would stand, without data or CRCs.
 
@@ -211,21 +191,21 @@ class ZipLayout:
     It keeps a few hundred bytes a member, never data. Not thread-safe: one writer owns it.
 
     Args:
-        modified: The one timestamp of all members, as for `local_header`. Take it from what does not change
-            between attempts, such as the job's submission, or the bytes will differ.
+        modified: The one timestamp of all members: aware; written in UTC, rounded down to even seconds,
+            clamped to 1980 to 2107. Take it from what does not change between attempts, such as the job's
+            submission, or the bytes will differ.
 
     Raises:
         ZipLayoutError: `modified` is naive.
     """
 
-    __slots__ = ("_crcs", "_last", "_members", "_open", "_position", "_stamp")
+    __slots__ = ("_crcs", "_members", "_open", "_position", "_stamp")
 
     def __init__(self, modified: datetime) -> None:
         self._stamp = _dos_stamp(modified)
         self._members: dict[str, Placement] = {}
         self._crcs: list[int] = []  # of finished members, in the order of `_members`
-        self._last: Placement | None = None  # the member begun last, unless taken back
-        self._open = False
+        self._open: Placement | None = None  # the member that is begun and not finished
         self._position = 0
 
     @property
@@ -251,16 +231,15 @@ class ZipLayout:
             ZipLayoutError: A member is open, the name is illegal or taken, or the size is out of range. The
                 layout is then as before.
         """
-        if self._open:
-            raise ZipLayoutError("The last member is still open: finish or abandon it before the next.")
+        if self._open is not None:
+            raise ZipLayoutError("The last member is still open: finish it before the next.")
         if name in self._members:
             raise _duplicate(name)
         placement = _place(name, size, self._position)
         self._members[name] = placement
-        self._last = placement
-        self._open = True
+        self._open = placement
         self._position = placement.end
-        return _pack_local_header(name, size, self._stamp, crc32=0)
+        return _pack_local_header(name, size, self._stamp)
 
     def finish(self, crc32: int) -> CrcPatch:
         """Closes the open member and returns what to write over the zero CRC in its header.
@@ -271,30 +250,13 @@ class ZipLayout:
         Raises:
             ZipLayoutError: No member is open, or the CRC is not an unsigned 32-bit number.
         """
-        if self._last is None or not self._open:
+        if self._open is None:
             raise ZipLayoutError("No member is open.")
-        _check_crc32(crc32)
+        if not 0 <= crc32 <= _MAX_CRC32:
+            raise ZipLayoutError(f"{crc32} is not an unsigned 32-bit number, so no CRC-32.")
         self._crcs.append(crc32)
-        self._open = False
-        return CrcPatch(self._last.crc_offset, crc32.to_bytes(4, "little"))
-
-    def abandon(self) -> None:
-        """Takes back the member begun last, open or finished; its name is free again.
-
-        `position` returns to its `header_offset`, where the next header will stand: the caller drops the
-        bytes written from there on. Members before it stay, and cannot be taken back any more.
-
-        Raises:
-            ZipLayoutError: Nothing was begun yet, or the member begun last is already taken back.
-        """
-        if self._last is None:
-            raise ZipLayoutError("There is no member that can be taken back.")
-        del self._members[self._last.name]
-        if not self._open:
-            self._crcs.pop()
-        self._position = self._last.header_offset
-        self._open = False
-        self._last = None
+        crc_offset, self._open = self._open.crc_offset, None
+        return CrcPatch(crc_offset, crc32.to_bytes(4, "little"))
 
     def trailer(self) -> bytes:
         """The central directory and the end records, to stand at `position`; changes nothing.
@@ -306,8 +268,8 @@ class ZipLayout:
         Raises:
             ZipLayoutError: A member is open.
         """
-        if self._open:
-            raise ZipLayoutError("The last member is still open: finish or abandon it before the trailer.")
+        if self._open is not None:
+            raise ZipLayoutError("The last member is still open: finish it before the trailer.")
         trailer = bytearray()
         for placement, crc32 in zip(self._members.values(), self._crcs, strict=True):
             trailer += _pack_central_header(placement, self._stamp, crc32)
@@ -359,11 +321,6 @@ def _duplicate(name: str) -> ZipLayoutError:
     return ZipLayoutError(f"There are two members named {_shown(name)}.")
 
 
-def _check_crc32(crc32: int) -> None:
-    if not 0 <= crc32 <= _MAX_CRC32:
-        raise ZipLayoutError(f"{crc32} is not an unsigned 32-bit number, so no CRC-32.")
-
-
 def _dos_stamp(modified: datetime) -> _DosStamp:
     """DOS times have no zone (4.4.6); UTC, so that the bytes do not depend on where the worker runs."""
     if modified.utcoffset() is None:
@@ -412,9 +369,14 @@ def _needs_zip64_end(count: int, directory_size: int, directory_offset: int) -> 
     return count >= ZIP64_COUNT_LIMIT or max(directory_size, directory_offset) >= ZIP64_LIMIT
 
 
-def _pack_local_header(name: str, size: int, stamp: _DosStamp, crc32: int) -> bytes:
+def _pack_local_header(name: str, size: int, stamp: _DosStamp) -> bytes:
+    """30 bytes with a CRC of 0, the name, and the zip64 field if needed (4.3.7).
+
+    That field is there from 0xFFFFFFFF bytes up, and holds both sizes, as 4.5.3 demands of a local header.
+    Below, a reader needs no more than version 1.0 of the format.
+    """
     extra = _local_extra(size)
-    return b"PK\x03\x04" + _pack_common(name, size, stamp, crc32, extra) + name.encode() + extra
+    return b"PK\x03\x04" + _pack_common(name, size, stamp, 0, extra) + name.encode() + extra
 
 
 def _pack_central_header(placement: Placement, stamp: _DosStamp, crc32: int) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from downloadjobs_cli.embedded import ValkeyServer
-from downloadjobs_core.errors import ObjectStoreUnavailableError
+from downloadjobs_core.errors import ObjectStoreDeniedError, ObjectStoreUnavailableError
 from downloadjobs_core.job import MAINTENANCE, Job, NewJob
 from downloadjobs_core.leases import LeaseStore, QueuePolicy
 from downloadjobs_core.objectstore.memory import MemoryObjectStore
@@ -24,19 +24,36 @@ GRACE_SECONDS: Final = 100
 
 
 class Storage(MemoryObjectStore):
-    """A store in memory that can go away, and tells of each removal before it is made."""
+    """A store in memory that can go away or keep what should go, and tells of each removal before it is made.
+
+    Attributes:
+        kept: keys with such a part cannot be removed, nor their uploads aborted.
+    """
 
     def __init__(self) -> None:
         super().__init__(min_part_bytes=1)
         self.away = False
+        self.kept = "/kept/"
         self.before_delete: Callable[[str], None] = lambda _key: None
 
     def delete(self, key: str) -> None:
         """Remove an object, if the store is there."""
+        self.check()
+        self.before_delete(key)
+        if self.kept in key:
+            raise ObjectStoreDeniedError("a legal hold")
+        super().delete(key)
+
+    def check(self) -> None:
+        """Whether the store is there."""
         if self.away:
             raise ObjectStoreUnavailableError("the store went away")
-        self.before_delete(key)
-        super().delete(key)
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Drop an upload."""
+        if self.kept in key:
+            raise ObjectStoreDeniedError("a policy")
+        super().abort_upload(key, upload_id)
 
     def keys(self) -> list[str]:
         """All there are."""

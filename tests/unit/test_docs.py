@@ -44,6 +44,7 @@ from downloadjobs_core.errors import (
     ObjectStoreDeniedError,
     ObjectStoreError,
     ObjectStoreUnavailableError,
+    ResultTooLargeError,
 )
 from downloadjobs_core.event_stream import JobEvent
 from downloadjobs_core.job import Job, NewJob
@@ -58,8 +59,8 @@ from downloadjobs_operator.settings import OperatorSettings
 from downloadjobs_worker import manifest
 from downloadjobs_worker.attempt import failure_of
 from downloadjobs_worker.reading import CHUNK_BYTES
-from downloadjobs_worker.settings import WorkerSettings
-from downloadjobs_worker.uploading import MOST_HELD, PARTS_AIM
+from downloadjobs_worker.settings import UPLOAD_MEMORY_BYTES, WorkerSettings
+from downloadjobs_worker.uploading import LEAST_BUFFERS, PARTS_AIM
 from support_events import Parser
 
 ROOT = Path(__file__).parents[2]
@@ -537,7 +538,7 @@ def test_retries_are_told() -> None:
     """queue.md says which failures of an attempt are tried again, as the worker decides."""
     faults = [
         ObjectStoreUnavailableError(), ObjectChangedError("key"), RuntimeError(), ObjectStoreDeniedError(),
-        CredentialsRefusedError(),
+        CredentialsRefusedError(), ResultTooLargeError(1, 1, 1),
         BucketNotFoundError("bucket"), ObjectStoreError("the region is wrong"),
     ]  # fmt: skip
     known = {(failure.code, failure.retryable) for failure in map(failure_of, faults)} | {
@@ -562,12 +563,18 @@ def test_the_bound_of_memory_is_told() -> None:
         cast("int", WorkerSettings.model_fields[name].default)
         for name in ("part_bytes", "upload_threads", "read_ahead_files", "read_ahead_bytes")
     )
-    bound = part * (threads + MOST_HELD + 1) + files * (ahead + CHUNK_BYTES) + CHUNK_BYTES
+    bound = part * (threads + LEAST_BUFFERS) + files * (ahead + CHUNK_BYTES) + CHUNK_BYTES
     assert f"`PART_BYTES` would give more than {PARTS_AIM:,}" in text
     assert f"an upload has {MAX_PARTS:,} parts at most" in text
-    assert f"PART_BYTES × (UPLOAD_THREADS + {MOST_HELD + 1})" in text
+    assert f"PART_BYTES × (UPLOAD_THREADS + {LEAST_BUFFERS})" in text
     assert f"= {bound // MIB} MiB" in text
     assert f"begins at some {part * PARTS_AIM // 1024**3} GiB" in text
+    memory = UPLOAD_MEMORY_BYTES // MIB
+    largest = memory // LEAST_BUFFERS * PARTS_AIM // 1024
+    most = UPLOAD_MEMORY_BYTES + files * (ahead + CHUNK_BYTES) + CHUNK_BYTES
+    assert f"128 MiB, or what `PART_BYTES` × (`UPLOAD_THREADS` + {LEAST_BUFFERS}) is, if that is more" in text
+    assert f"{memory} MiB are enough for results up to some {largest} GiB" in text
+    assert f"a slot takes {most // MIB} MiB at most" in text
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

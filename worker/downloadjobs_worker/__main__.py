@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from downloadjobs_core import fault_reports, logs, trace_export
@@ -16,6 +18,7 @@ from downloadjobs_core.listening import listen_or_end, url_of
 from downloadjobs_core.metrics import metrics_page, new_registry
 from downloadjobs_core.objectstore.factory import Stores, open_stores
 from downloadjobs_core.objectstore.measured import MeasuredObjectStore
+from downloadjobs_core.objectstore.protocol import ObjectStore
 from downloadjobs_core.objectstore.traced import TracedObjectStore
 from downloadjobs_core.redis_client import connect
 from downloadjobs_core.settings import load, refuse, refuse_arguments
@@ -63,6 +66,7 @@ def create_consumer(
         limits=BundlingLimits(
             settings.part_bytes,
             settings.upload_threads,
+            settings.upload_memory,
             settings.read_ahead_files,
             settings.read_ahead_bytes,
         ),
@@ -126,11 +130,11 @@ def create_couriers(settings: WorkerSettings, signer: Signer | None, metrics: Wo
     )
 
 
-def _traced(stores: Stores, traces: TraceExport) -> Stores:
-    files = TracedObjectStore(stores.files, traces.tracer)
-    one = stores.results is stores.files
+def wrapped(stores: Stores, wrap: Callable[[ObjectStore], ObjectStore]) -> Stores:
+    """Both stores within another; one that is both stays one, so that an outage asks it once."""
+    files = wrap(stores.files)
     return replace(
-        stores, files=files, results=files if one else TracedObjectStore(stores.results, traces.tracer)
+        stores, files=files, results=files if stores.results is stores.files else wrap(stores.results)
     )
 
 
@@ -169,14 +173,10 @@ def main() -> None:
     traces = trace_export.start(settings, PROCESS)
     flush_faults = fault_reports.start(settings, PROCESS)
     if traces is not None:
-        stores = _traced(stores, traces)
+        stores = wrapped(stores, partial(TracedObjectStore, tracer=traces.tracer))
     registry = new_registry(settings.build_commit)
     metrics = WorkerMetrics(registry)
-    stores = replace(
-        stores,
-        files=MeasuredObjectStore(stores.files, metrics.storage_called),
-        results=MeasuredObjectStore(stores.results, metrics.storage_called),
-    )
+    stores = wrapped(stores, partial(MeasuredObjectStore, observe=metrics.storage_called))
     consumer, keeper = create_consumer(settings, stores, metrics, traces)
     health = Health(keeper, consumer.started, consumer.huey.closing)
     pages = {

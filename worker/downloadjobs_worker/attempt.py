@@ -22,6 +22,7 @@ from downloadjobs_core.errors import (
     ObjectStoreError,
     QueueUnavailableError,
     ResultGoneError,
+    ResultTooLargeError,
     UploadNotFoundError,
 )
 from downloadjobs_core.job import Job
@@ -56,6 +57,9 @@ _FAILURES: Final = {
     BucketNotFoundError: Failure("bucket-not-found", "The storage's bucket does not exist.", retryable=True),
     ObjectStoreDeniedError: _DENIED,
     CredentialsRefusedError: _DENIED,
+    ResultTooLargeError: Failure(
+        "result-too-large", "The files are too large for one result: ask for fewer at once.", retryable=False
+    ),
     # No call mends an upload that the store lost, but a fresh attempt makes a fresh one.
     UploadNotFoundError: Failure(
         "storage-unavailable", "The storage lost the unfinished result.", retryable=True

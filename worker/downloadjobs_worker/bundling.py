@@ -26,7 +26,7 @@ from downloadjobs_worker.planning import PlannedFile, plan_files
 from downloadjobs_worker.reading import FileStream, ReadAhead
 from downloadjobs_worker.single_flight import SingleFlight
 from downloadjobs_worker.stages import PLANNING, UPLOAD
-from downloadjobs_worker.uploading import PartUploader, UploadLedger, part_bytes_for
+from downloadjobs_worker.uploading import PartPlan, PartUploader, UploadLedger
 
 CRC_BYTES: Final = 4
 
@@ -46,6 +46,7 @@ class BundlingLimits:
 
     part_bytes: int
     upload_threads: int
+    upload_memory_bytes: int
     read_ahead_files: int
     read_ahead_bytes: int
 
@@ -89,6 +90,7 @@ class Bundler:
 
         Raises:
             ObjectStoreError: storage failed; nothing of the attempt is left in it.
+            ResultTooLargeError: its parts would take more memory than they may.
             LeaseLostError, HandBackRequested: the attempt must stop; nothing of it is left.
             Joined: another attempt makes the same result, and the job waits for it.
         """
@@ -111,10 +113,12 @@ class Bundler:
             self.results,
             key,
             hold,
-            part_bytes=part_bytes_for(
-                total + _MANIFEST_BYTES_PER_FILE * len(planned), self.limits.part_bytes
+            plan=PartPlan.of(
+                total + _MANIFEST_BYTES_PER_FILE * len(planned),
+                part_bytes=self.limits.part_bytes,
+                threads=self.limits.upload_threads,
+                memory_bytes=self.limits.upload_memory_bytes,
             ),
-            threads=self.limits.upload_threads,
             ledger=ledger,
         )
         try:

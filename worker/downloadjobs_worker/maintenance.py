@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from itertools import islice
 from typing import Final
 
 from downloadjobs_core import logs
-from downloadjobs_core.errors import DownloadJobsError
+from downloadjobs_core.errors import DownloadJobsError, ObjectStoreError
 from downloadjobs_core.job import Job
 from downloadjobs_core.leases import SECOND_US
 from downloadjobs_core.objectstore.protocol import ObjectStore
@@ -22,6 +23,7 @@ from downloadjobs_core.sharing import FOLDER, is_shared
 from downloadjobs_core.upkeep import EVERY_SECONDS, Attempted, Task, UpkeepStore
 from downloadjobs_worker.hold import HandBackRequested, Hold
 from downloadjobs_worker.keeper import Keeper
+from downloadjobs_worker.removing import Removals
 
 BATCH: Final = 100
 RETRY_SECONDS: Final = 60.0
@@ -32,7 +34,7 @@ TOKEN: Final = re.compile(r"[0-9]{16}", re.ASCII)
 
 UNKNOWN_MARGIN_SECONDS: Final = 86_400
 """Results of jobs that Redis does not know are kept a day longer than results live: after a wipe of Redis
-they may still be pointed to from elsewhere."""
+they may still be pointed to from elsewhere. So are unfinished uploads that it does not know either."""
 
 log = logs.logger(__name__)
 
@@ -118,6 +120,7 @@ class Maintenance:
 
     def expire_results(self, hold: Hold) -> int:
         """Remove results past their time; how many."""
+        removals = Removals(self.results)
         removed = 0
         while batch := self.upkeep.expired_results(BATCH):
             for job_id, key in batch:
@@ -126,15 +129,18 @@ class Maintenance:
                     # A process of a release that shares none asked for its removal.
                     self.upkeep.leave_result(job_id)
                     continue
-                if key:
-                    self.results.delete(key)
+                if key and not removals.tried(key, partial(self.results.delete, key)):
+                    self.upkeep.put_off_result(job_id)
+                    continue
                 removed += self.upkeep.expire_result(job_id)
+        removals.report()
         if removed:
             log.info("results expired", removed=removed)
         return removed
 
     def expire_shared(self, hold: Hold) -> int:
         """End jobs' time with results that they share; how many objects were removed with their last."""
+        removals = Removals(self.results)
         removed = 0
         while batch := self.upkeep.expired_shared(BATCH):
             for key in batch:
@@ -142,35 +148,56 @@ class Maintenance:
                 # In this order: once nobody points to it, nobody can come to; and if this process ends here,
                 # the key is found again.
                 _, removable = self.upkeep.expire_shared(key, BATCH)
-                if removable:
-                    self.results.delete(key)
+                if not removable:
+                    continue
+                if removals.tried(key, partial(self.results.delete, key)):
                     self.upkeep.forget_shared(key)
                     removed += 1
+                else:
+                    self.upkeep.put_off_shared(key)
+        removals.report()
         if removed:
             log.info("shared results expired", removed=removed)
         return removed
 
     def sweep_orphans(self, hold: Hold) -> int:
         """Remove results and uploads of attempts that were lost; how many must wait for a later sweep."""
+        removals = Removals(self.results)
         now_us = self.upkeep.now_us()
         found = {Verdict.KEEP: 0, Verdict.WAIT: 0, Verdict.REMOVE: 0}
-        for attempt, said in self._asked(self.upkeep.uploads()):
+        noted = set(self.upkeep.uploads())
+        for attempt, said in self._asked(noted | self._listed_uploads()):
             hold.raise_if_stopped()
-            verdict = self._verdict(attempt, said, now_us, of_upload=True)
+            verdict = self._verdict(attempt, said, now_us, of_upload=True, noted=attempt.key in noted)
             found[verdict] += 1
-            if verdict is Verdict.REMOVE:
-                # More than one, if the answer to a creation was lost and it was created again.
-                for upload in list(self.results.pending_uploads(attempt.key)):
-                    self.results.abort_upload(upload.key, upload.upload_id)
+            if verdict is Verdict.REMOVE and removals.tried(
+                attempt.key, partial(self._abort_uploads, attempt.key)
+            ):
                 self.upkeep.forget_upload(attempt.key)
         for attempt, said in self._asked(stat.key for stat in self.results.list(self.results_prefix)):
             hold.raise_if_stopped()
             verdict = self._verdict(attempt, said, now_us, of_upload=False)
             found[verdict] += 1
             if verdict is Verdict.REMOVE:
-                self.results.delete(attempt.key)
-        log.info("orphans swept", removed=found[Verdict.REMOVE], left=found[Verdict.WAIT])
-        return found[Verdict.WAIT]
+                removals.tried(attempt.key, partial(self.results.delete, attempt.key))
+        removals.report()
+        left = found[Verdict.WAIT] + removals.kept
+        log.info("orphans swept", removed=found[Verdict.REMOVE] - removals.kept, left=left)
+        return left
+
+    def _listed_uploads(self) -> set[str]:
+        """Keys of uploads that the store knows of, also those that Redis forgot (a wipe, a failover)."""
+        try:
+            return {upload.key for upload in self.results.pending_uploads(self.results_prefix)}
+        except ObjectStoreError as error:
+            self.results.check()
+            log.warning("the storage lists no uploads, so only those in Redis are swept", error=str(error))
+            return set()
+
+    def _abort_uploads(self, key: str) -> None:
+        # More than one, if the answer to a creation was lost and it was created again.
+        for upload in list(self.results.pending_uploads(key)):
+            self.results.abort_upload(upload.key, upload.upload_id)
 
     def _asked(self, keys: Iterable[str]) -> Iterator[tuple[Attempt, Attempted]]:
         """The attempts that own the keys, and what their jobs say of them, in batches."""
@@ -181,12 +208,14 @@ class Maintenance:
                 asked = [(attempt.owner, attempt.token, attempt.key) for attempt in some]
                 yield from zip(some, ask(asked) if asked else [], strict=True)
 
-    def _verdict(self, attempt: Attempt, said: Attempted, now_us: int, *, of_upload: bool) -> Verdict:
+    def _verdict(
+        self, attempt: Attempt, said: Attempted, now_us: int, *, of_upload: bool, noted: bool = False
+    ) -> Verdict:
         unknown_seconds = self.result_ttl_seconds + UNKNOWN_MARGIN_SECONDS
         return verdict_on(
             said,
             age_seconds=(now_us - attempt.began_us) / SECOND_US,
-            grace_seconds=self.orphan_grace_seconds if of_upload or said.known else unknown_seconds,
+            grace_seconds=self.orphan_grace_seconds if noted or said.known else unknown_seconds,
             of_upload=of_upload,
         )
 

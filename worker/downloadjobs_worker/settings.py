@@ -23,8 +23,12 @@ from downloadjobs_core.settings import (
 from downloadjobs_core.telemetry_settings import TelemetrySettings
 from downloadjobs_core.webhook_keys import read_signer
 from downloadjobs_worker.retrying import RetryPolicy
+from downloadjobs_worker.uploading import LEAST_BUFFERS
 
 MIB: Final = 1024 * 1024
+
+UPLOAD_MEMORY_BYTES: Final = 128 * MIB
+"""With it and the other defaults, four slots stay within the chart's limit of 1 GiB, whatever they make."""
 
 
 def _delays(value: object) -> object:
@@ -46,8 +50,8 @@ class WorkerSettings(
 ):
     """Everything the worker reads from the environment.
 
-    A slot's memory is bounded by `PART_BYTES` times (`UPLOAD_THREADS` + 3), for parts being filled,
-    held back and uploaded, and `READ_AHEAD_FILES` times `READ_AHEAD_BYTES`, whatever the files' sizes.
+    A slot's memory is bounded by `UPLOAD_MEMORY_BYTES`, for parts being filled, held back and uploaded, and
+    `READ_AHEAD_FILES` times (`READ_AHEAD_BYTES` + 1 MiB), whatever the files' sizes.
     """
 
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a pod's own address
@@ -64,6 +68,11 @@ class WorkerSettings(
     )
     part_bytes: int = Field(8 * MIB, ge=MIN_PART_BYTES, le=512 * MIB, description="of a multipart upload")
     upload_threads: int = Field(2, ge=1, le=16, description="parts uploaded at once by one job")
+    upload_memory_bytes: int | None = Field(
+        None,
+        ge=LEAST_BUFFERS * MIN_PART_BYTES,
+        description="of one job's parts, at most; see `upload_memory`",
+    )
     read_ahead_files: int = Field(4, ge=1, le=32, description="files read at once by one job")
     read_ahead_bytes: int = Field(4 * MIB, ge=MIB, le=256 * MIB, description="read ahead of each file")
     deduplicate_results: bool = False
@@ -102,6 +111,19 @@ class WorkerSettings(
         if longest < info.data.get("download_delay_min_ms", 0):
             raise ValueError("must be at least DOWNLOAD_DELAY_MIN_MS")
         return longest
+
+    @field_validator("upload_memory_bytes")
+    @classmethod
+    def _memory_for_parts(cls, memory: int | None, info: ValidationInfo) -> int | None:
+        if memory is not None and memory < LEAST_BUFFERS * info.data.get("part_bytes", 0):
+            raise ValueError(f"must be at least {LEAST_BUFFERS} times PART_BYTES")
+        return memory
+
+    @property
+    def upload_memory(self) -> int:
+        """What the parts of one job may take, in bytes: 128 MiB, unless other settings ask for more."""
+        asked = self.part_bytes * (self.upload_threads + LEAST_BUFFERS)
+        return self.upload_memory_bytes or max(UPLOAD_MEMORY_BYTES, asked)
 
     @property
     def retry(self) -> RetryPolicy:

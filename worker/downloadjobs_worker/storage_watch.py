@@ -18,7 +18,7 @@ class StorageWatch:
     """Asks whether storage can be used at all. One for the process, safe for its threads.
 
     Args:
-        stores: all that jobs need; equal ones are asked once.
+        stores: all that jobs need; one that stands here twice is asked once.
         patience_seconds: how long a job waits for them, each time they are away.
     """
 

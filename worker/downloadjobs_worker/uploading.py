@@ -7,7 +7,8 @@ follow out of order: S3 takes the parts of an upload in any order.
 
 Only one member is open at a time and a header is far smaller than a part, so at
 most two parts are held. Memory is bounded: a fixed number of buffers is used
-again and again, and writing waits for one to come free.
+again and again, and writing waits for one to come free. A large result has large
+parts, and then fewer buffers, so that all of them stay within what was set.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from __future__ import annotations
 import queue
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from downloadjobs_core import logs
-from downloadjobs_core.errors import ObjectNotFoundError, ObjectStoreError, UploadNotFoundError
+from downloadjobs_core.errors import (
+    ObjectNotFoundError,
+    ObjectStoreError,
+    ResultTooLargeError,
+    UploadNotFoundError,
+)
 from downloadjobs_core.objectstore.protocol import MAX_PARTS, ObjectStore, Part
 from downloadjobs_core.zip_layout import CrcPatch
 from downloadjobs_worker.hold import Hold
@@ -30,6 +36,9 @@ PARTS_AIM: Final = 9_000
 MIB: Final = 1024 * 1024
 MOST_HELD: Final = 2
 """Parts that can be held back at once: a header may lie across the border of two."""
+
+LEAST_BUFFERS: Final = MOST_HELD + 1
+"""Those that are held, and one that is filled and then uploaded: with fewer, writing could wait for ever."""
 
 WAIT_SECONDS: Final = 0.2
 """How long to wait for a buffer before looking whether the attempt must stop."""
@@ -43,6 +52,40 @@ def part_bytes_for(total_bytes: int, at_least: int) -> int:
     """The size of parts by which `total_bytes` fit into one multipart upload: the least, or whole MiB."""
     needed = -(-total_bytes // PARTS_AIM)
     return at_least if needed <= at_least else -(-needed // MIB) * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """How a result is cut into parts, and how many are in memory at once.
+
+    Attributes:
+        part_bytes: the size of every part but the last.
+        buffers: of that size; `LEAST_BUFFERS` at least.
+        threads: parts uploaded at once.
+    """
+
+    part_bytes: int
+    buffers: int
+    threads: int
+
+    @classmethod
+    def of(cls, total_bytes: int, *, part_bytes: int, threads: int, memory_bytes: int) -> Self:
+        """The plan of a result.
+
+        Args:
+            total_bytes: of the whole result.
+            part_bytes: the size of parts, where larger ones are not needed.
+            threads: parts uploaded at once, where their buffers fit.
+            memory_bytes: what all buffers may take.
+
+        Raises:
+            ResultTooLargeError: not even `LEAST_BUFFERS` of them fit.
+        """
+        size = part_bytes_for(total_bytes, part_bytes)
+        buffers = min(LEAST_BUFFERS + threads, memory_bytes // size)
+        if buffers < LEAST_BUFFERS:
+            raise ResultTooLargeError(total_bytes, LEAST_BUFFERS * size, memory_bytes)
+        return cls(size, buffers, max(1, buffers - LEAST_BUFFERS))
 
 
 class UploadLedger(Protocol):
@@ -81,8 +124,7 @@ class PartUploader:
         store: the bucket of results.
         key: the object to make; nobody sees it before `complete`.
         hold: the attempt it belongs to.
-        part_bytes: the size of every part but the last.
-        threads: parts uploaded at once.
+        plan: the sizes of its parts, and how many are in memory and under way at once.
         ledger: told of the upload before its creation and after its end.
     """
 
@@ -92,15 +134,14 @@ class PartUploader:
         key: str,
         hold: Hold,
         *,
-        part_bytes: int,
-        threads: int,
+        plan: PartPlan,
         ledger: UploadLedger,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._key = key
         self._hold = hold
-        self._part_bytes = part_bytes
+        self._part_bytes = plan.part_bytes
         self._upload_id: str | None = None
         self._creations = 0
         self._completing = False
@@ -112,9 +153,9 @@ class PartUploader:
         self._parts: list[Part] = []
         self._numbered = 0
         self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-        self._unmade = threads + MOST_HELD + 1
+        self._unmade = plan.buffers
         self._made: list[bytearray] = []
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
+        self._pool = ThreadPoolExecutor(plan.threads, thread_name_prefix="upload")
 
     @property
     def position(self) -> int:

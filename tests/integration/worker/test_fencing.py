@@ -142,7 +142,7 @@ class Installation:
         """What runs attempts in one worker. `before` is told of each call to the queue and for results."""
         leases = cast("LeaseStore", Watched(self.leases, before))
         results = cast("ObjectStore", Watched(self.store, before))
-        limits = BundlingLimits(MIN_PART_BYTES, 1, 2, 1 << 20)
+        limits = BundlingLimits(MIN_PART_BYTES, 1, 4 * MIN_PART_BYTES, 2, 1 << 20)
         bundler = Bundler(self.store, results, limits, PREFIX, self.prefix)
         keeper = keeper or self.keeper()
         return AttemptRunner(

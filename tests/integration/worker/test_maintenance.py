@@ -13,7 +13,7 @@ import pytest
 
 from downloadjobs_cli.children import Child
 from downloadjobs_cli.embedded import SeaweedServer, ValkeyServer
-from downloadjobs_core.errors import JobNotFoundError, LeaseLostError
+from downloadjobs_core.errors import JobNotFoundError, LeaseLostError, ObjectStoreError
 from downloadjobs_core.job import Job, NewJob, job_key
 from downloadjobs_core.jobstore import JobStore
 from downloadjobs_core.leases import SECOND_US, Outcome, QueuePolicy
@@ -22,7 +22,7 @@ from downloadjobs_core.redis_client import RedisConfig, connect_async
 from downloadjobs_core.scripts import ROOT
 from downloadjobs_core.states import JobState
 from downloadjobs_core.upkeep import EVERY_SECONDS, Task
-from downloadjobs_worker.maintenance import RETRY_SECONDS, UNKNOWN_MARGIN_SECONDS
+from downloadjobs_worker.maintenance import BATCH, RETRY_SECONDS, UNKNOWN_MARGIN_SECONDS
 from support_maintenance import GRACE_SECONDS, PREFIX, RESULT_TTL_SECONDS, MaintainedQueue
 from support_processes import System, running
 from support_worker import content, eventually
@@ -148,6 +148,25 @@ def test_a_result_that_cannot_be_removed_is_tried_again(here: Installation) -> N
     here.store.away = False
     here.maintenance().run(here.make_due(Task.EXPIRE_RESULTS))
     assert (here.record("old")["state"], here.store.keys()) == ("expired", [])
+
+
+def test_a_result_that_storage_keeps_holds_up_no_other(here: Installation) -> None:
+    """What cannot be removed for good is set aside for an hour, unmarked, and the rest of the run goes on."""
+    kept = here.published("kept")
+    jobs = [str(number) for number in range(BATCH + 10)]
+    for job_id in jobs:
+        here.published(job_id)
+        here.let_result_expire(job_id)
+    here.leases.redis.zadd(f"{ROOT}:expiring", {"kept": 0})  # before all others
+    here.maintain(Task.EXPIRE_RESULTS)
+    assert here.store.keys() == [kept]
+    assert {here.record(job_id)["state"] for job_id in jobs} == {"expired"}
+    assert here.record("kept")["state"] == "completed"
+    assert EVERY_SECONDS - 5 < here.seconds_until(Task.EXPIRE_RESULTS) <= EVERY_SECONDS
+    here.store.kept = "none"
+    here.let_result_expire("kept")
+    here.maintain(Task.EXPIRE_RESULTS)
+    assert (here.store.keys(), here.record("kept")["state"]) == ([], "expired")
 
 
 def test_expiry_is_due_with_the_first_result(here: Installation) -> None:
@@ -291,6 +310,46 @@ def test_the_upload_of_an_unknown_job_is_not_kept_so_long(here: Installation) ->
     assert here.uploads() == []
 
 
+def test_an_upload_that_redis_forgot_goes_with_the_sweep(here: Installation) -> None:
+    """After a wipe with its worker an upload is found in the store, and goes a day after results would."""
+    longest = RESULT_TTL_SECONDS + UNKNOWN_MARGIN_SECONDS
+    here.left_upload("gone", seconds_ago=longest + 5)
+    young = here.left_upload("gone", seconds_ago=longest - 20)
+    here.leases.redis.delete(f"{ROOT}:uploads")
+    here.sweep()
+    assert here.uploads() == [young]
+    assert EVERY_SECONDS - 5 < here.seconds_until(Task.SWEEP_ORPHANS) <= EVERY_SECONDS
+
+
+def test_an_upload_of_a_known_job_that_redis_forgot_has_the_grace_alone(here: Installation) -> None:
+    """Where a failover lost only the note of an upload, its job says that nobody works on it."""
+    here.started("a")
+    here.left_upload("a", seconds_ago=GRACE_SECONDS + 5)
+    young = here.left_upload("a", seconds_ago=GRACE_SECONDS - 20)
+    here.leases.redis.delete(f"{ROOT}:uploads")
+    here.sweep()
+    assert here.uploads() == [young]
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_a_store_that_lists_no_uploads_is_swept_by_what_redis_knows(
+    here: Installation, monkeypatch: pytest.MonkeyPatch, *, away: bool
+) -> None:
+    """A store that lists uploads only by their whole key does not stop the sweep; one that is away does."""
+    here.left_upload("gone", seconds_ago=GRACE_SECONDS + 5)
+    listed = here.store.pending_uploads
+
+    def by_key(prefix: str) -> object:
+        if prefix == PREFIX:
+            raise ObjectStoreError("not implemented")
+        return listed(prefix)
+
+    monkeypatch.setattr(here.store, "pending_uploads", by_key)
+    here.store.away = away
+    here.sweep()
+    assert len(list(listed(""))) == away
+
+
 def test_a_sweep_that_cannot_reach_storage_is_tried_again(here: Installation) -> None:
     """While storage is away nothing is lost: the task is due again after a minute."""
     here.started("a")
@@ -298,6 +357,17 @@ def test_a_sweep_that_cannot_reach_storage_is_tried_again(here: Installation) ->
     here.store.away = True
     here.sweep()
     assert RETRY_SECONDS - 5 < here.seconds_until(Task.SWEEP_ORPHANS) <= RETRY_SECONDS
+
+
+def test_a_sweep_goes_on_after_what_storage_keeps(here: Installation) -> None:
+    """An object and an upload that cannot be removed hold up no other, and the sweep comes again for them."""
+    for job_id in ("kept", "z"):
+        here.left(job_id, seconds_ago=10 * UNKNOWN_MARGIN_SECONDS)
+        here.left_upload(job_id, seconds_ago=10 * UNKNOWN_MARGIN_SECONDS)
+    here.sweep()
+    assert [key.split("/")[1] for key in (*here.store.keys(), *here.uploads())] == ["kept", "kept"]
+    assert here.upkeep.uploads() == here.uploads()
+    assert EVERY_SECONDS - 5 < here.seconds_until(Task.SWEEP_ORPHANS) <= EVERY_SECONDS
 
 
 def test_a_task_goes_before_all_jobs(here: Installation) -> None:

@@ -130,6 +130,25 @@ def test_a_shared_result_that_cannot_be_removed_is_tried_again(here: Installatio
     assert here.store.keys() == []
 
 
+def test_a_shared_result_that_storage_keeps_holds_up_no_other(here: Installation) -> None:
+    """What cannot be removed for good is set aside for an hour, and its jobs have expired all the same."""
+    kept = here.made("a")
+    other = shared_result_key(PREFIX, "e" * 64, "1700000000000000")
+    here.store.put(other, b"result")
+    here.leases.redis.zadd(f"{ROOT}:shared", {other: 2})
+    here.let_time_be_over(kept, "a")
+    here.store.kept = DIGEST
+    here.maintain(Task.EXPIRE_SHARED)
+    assert (here.state("a"), here.store.keys()) == ("expired", [kept])
+    due = here.seconds_until(Task.EXPIRE_SHARED)
+    assert due is not None
+    assert EVERY_SECONDS - 5 < due <= EVERY_SECONDS
+    here.store.kept = "none"
+    here.leases.redis.zadd(f"{ROOT}:shared", {kept: 1})
+    here.maintain(Task.EXPIRE_SHARED)
+    assert here.store.keys() == []
+
+
 def test_the_other_expiry_removes_no_shared_result(here: Installation) -> None:
     """A job that an older operator put there gives up its share, and the others keep the object."""
     key = here.made("a", "b")

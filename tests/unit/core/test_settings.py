@@ -138,6 +138,26 @@ def test_empty_values_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.lease_seconds, settings.endpoint) == (30, None)
 
 
+def test_the_memory_for_parts_follows_what_they_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is 128 MiB, or as much as the set parts and threads take; and exactly what is set, if it is."""
+    assert load(WorkerSettings, "worker").upload_memory == 128 << 20
+    monkeypatch.setenv("PART_BYTES", str(64 << 20))
+    assert load(WorkerSettings, "worker").upload_memory == (64 << 20) * (2 + 3)
+    monkeypatch.setenv("UPLOAD_MEMORY_BYTES", str(3 * 64 << 20))
+    assert load(WorkerSettings, "worker").upload_memory == 3 * 64 << 20
+
+
+def test_the_memory_for_parts_holds_three_of_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With less no result could be made, so it is refused at the start."""
+    lines = refused(
+        WorkerSettings, capsys, monkeypatch,
+        PART_BYTES=str(64 << 20), UPLOAD_MEMORY_BYTES=str((3 * 64 << 20) - 1),
+    )  # fmt: skip
+    assert "UPLOAD_MEMORY_BYTES: must be at least 3 times PART_BYTES" in "\n".join(lines)
+
+
 def test_the_parts_of_redis_make_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
     """A password with any character survives in the URL, and TLS changes its scheme."""
     monkeypatch.setenv("REDIS_HOST", "::1")

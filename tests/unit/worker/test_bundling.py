@@ -4,6 +4,7 @@ import json
 import threading
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Self
 
 import pytest
@@ -15,12 +16,14 @@ from downloadjobs_core.errors import (
     ObjectChangedError,
     ObjectStoreDeniedError,
     ObjectStoreUnavailableError,
+    ResultTooLargeError,
 )
 from downloadjobs_core.leases import Outcome
 from downloadjobs_core.objectstore.memory import MemoryObjectStore
 from downloadjobs_core.objectstore.protocol import ObjectReader, ObjectStat
 from downloadjobs_core.states import JobState
 from downloadjobs_worker import patience, reading
+from downloadjobs_worker.attempt import failure_of
 from downloadjobs_worker.bundling import Bundler, BundlingLimits
 from downloadjobs_worker.hold import HandBackRequested, Hold, Stop
 from support_worker import PREFIX, NoLedger, content, eventually, leased, members, put_files, read_object
@@ -84,7 +87,9 @@ class FaultyStore(MemoryObjectStore):
 
 def bundler(store: MemoryObjectStore, results: MemoryObjectStore | None = None) -> Bundler:
     """A bundler of tiny parts and windows."""
-    limits = BundlingLimits(PART, upload_threads=2, read_ahead_files=3, read_ahead_bytes=2 * CHUNK)
+    limits = BundlingLimits(
+        PART, upload_threads=2, upload_memory_bytes=5 * PART, read_ahead_files=3, read_ahead_bytes=2 * CHUNK
+    )
     return Bundler(store, results or store, limits, PREFIX, "results/")
 
 
@@ -120,6 +125,19 @@ def test_the_manifest_tells_of_every_file() -> None:
     assert manifest["totalFileIds"] == 2
     assert (outcome.state, outcome.files_failed) == (JobState.COMPLETED_WITH_ERRORS, 1)
     assert list(outcome.failed) == [(99, "not-found")]
+
+
+def test_a_result_that_memory_cannot_hold_is_refused_before_it_is_begun() -> None:
+    """Where the parts would take more memory than they may, the attempt fails, and another would not help."""
+    store = FaultyStore()
+    put_files(store, {10: 100})
+    store.stat = lambda key: replace(MemoryObjectStore.stat(store, key), size=10**12)  # type: ignore[method-assign]
+    with pytest.raises(ResultTooLargeError, match="UPLOAD_MEMORY_BYTES") as caught:
+        run(store, leased(10))
+    assert failure_of(caught.value).code == "result-too-large"
+    assert not failure_of(caught.value).retryable
+    assert store.opened == []
+    assert store.pending_uploads("") == []
 
 
 def test_no_file_at_all_is_a_failed_job() -> None:

@@ -87,7 +87,9 @@ def flights(store: MemoryObjectStore, *answers: Boarding | Exception) -> tuple[S
 
 def bundle(store: MemoryObjectStore, hold: Hold, *answers: Boarding | Exception) -> Outcome:
     """Bundle with these answers of the queue."""
-    limits = BundlingLimits(64, upload_threads=2, read_ahead_files=3, read_ahead_bytes=1 << 20)
+    limits = BundlingLimits(
+        64, upload_threads=2, upload_memory_bytes=5 * 64, read_ahead_files=3, read_ahead_bytes=1 << 20
+    )
     bundler = Bundler(store, store, limits, PREFIX, "results/")
     return bundler.bundle(hold, lambda: None, NoLedger(), flights(store, *answers)[0])
 

@@ -10,13 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from downloadjobs_core.errors import LeaseLostError, ObjectNotFoundError, ObjectStoreUnavailableError
+from downloadjobs_core.errors import (
+    LeaseLostError,
+    ObjectNotFoundError,
+    ObjectStoreUnavailableError,
+    ResultTooLargeError,
+)
 from downloadjobs_core.objectstore.memory import MemoryObjectStore
 from downloadjobs_core.objectstore.protocol import BytesLike, Part, PendingUpload
 from downloadjobs_core.zip_layout import CrcPatch
 from downloadjobs_worker import patience
 from downloadjobs_worker.hold import Hold, Stop
-from downloadjobs_worker.uploading import PARTS_AIM, PartUploader, part_bytes_for
+from downloadjobs_worker.uploading import LEAST_BUFFERS, PARTS_AIM, PartPlan, PartUploader, part_bytes_for
 from support_worker import NoLedger, leased, read_object
 
 MIB = 1024 * 1024
@@ -49,9 +54,12 @@ class Recorder(MemoryObjectStore):
         return super().upload_part(key, upload_id, number, data)
 
 
-def uploader(store: MemoryObjectStore, hold: Hold | None = None, part_bytes: int = 10) -> PartUploader:
+def uploader(
+    store: MemoryObjectStore, hold: Hold | None = None, part_bytes: int = 10, buffers: int = 5
+) -> PartUploader:
     """An uploader of tiny parts."""
-    return PartUploader(store, "key", hold or leased(1), part_bytes=part_bytes, threads=2, ledger=NoLedger())
+    plan = PartPlan(part_bytes, buffers, max(1, buffers - LEAST_BUFFERS))
+    return PartUploader(store, "key", hold or leased(1), plan=plan, ledger=NoLedger())
 
 
 def test_a_part_with_a_late_patch_goes_after_those_behind_it() -> None:
@@ -100,12 +108,15 @@ def test_a_small_archive_is_one_put() -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     part_bytes=st.integers(8, 40),
+    buffers=st.integers(LEAST_BUFFERS, 5),
     pieces=st.lists(st.tuples(st.binary(max_size=30), st.binary(min_size=4, max_size=4)), max_size=12),
 )
-def test_any_cut_gives_the_same_object(part_bytes: int, pieces: list[tuple[bytes, bytes]]) -> None:
-    """However writes, patches and parts fall, the object is the patched bytes in order."""
+def test_any_cut_gives_the_same_object(
+    part_bytes: int, buffers: int, pieces: list[tuple[bytes, bytes]]
+) -> None:
+    """However writes, patches and parts fall, with the fewest buffers, the object is the patched bytes."""
     store = Recorder()
-    upload = uploader(store, part_bytes=part_bytes)
+    upload = uploader(store, part_bytes=part_bytes, buffers=buffers)
     expected = b""
     for data, patch in pieces:
         at = len(expected)
@@ -117,6 +128,7 @@ def test_any_cut_gives_the_same_object(part_bytes: int, pieces: list[tuple[bytes
     upload.write(b"end")
     upload.flush()
     assert upload.complete() == len(expected) + 3
+    assert len(upload._made) <= buffers
     upload.close()
     assert read_object(store, "key") == expected + b"end"
 
@@ -254,7 +266,7 @@ class Late(Recorder):
 def test_a_completion_of_unknown_outcome_orders_a_sweep(size: int, told: list[str]) -> None:
     """What may become an object after the abort is left to the sweep, and the queue remembers its upload."""
     store, ledger = Late(), Ledger()
-    upload = PartUploader(store, "key", leased(1), part_bytes=10, threads=2, ledger=ledger)
+    upload = PartUploader(store, "key", leased(1), plan=PartPlan(10, 5, 2), ledger=ledger)
     upload.write(bytes(size))
     upload.flush()
     with pytest.raises(ObjectStoreUnavailableError):
@@ -273,3 +285,27 @@ def test_parts_are_large_enough_for_any_archive(total: int) -> None:
     assert part_bytes >= 8 * MIB
     assert part_bytes % MIB == 0
     assert total <= PARTS_AIM * part_bytes
+
+
+@settings(deadline=None)
+@given(
+    total=st.integers(0, 6 * 1024**4),
+    threads=st.integers(1, 16),
+    memory_bytes=st.integers(LEAST_BUFFERS * 8 * MIB, 4 * 1024**3),
+)
+def test_parts_stay_within_their_memory(total: int, threads: int, memory_bytes: int) -> None:
+    """As parts grow there are fewer buffers and threads, but enough to get on, or the result is refused."""
+    try:
+        plan = PartPlan.of(total, part_bytes=8 * MIB, threads=threads, memory_bytes=memory_bytes)
+    except ResultTooLargeError:
+        assert LEAST_BUFFERS * part_bytes_for(total, 8 * MIB) > memory_bytes
+        return
+    assert plan.part_bytes * plan.buffers <= memory_bytes
+    assert plan.buffers >= LEAST_BUFFERS
+    assert 1 <= plan.threads <= min(threads, plan.buffers)
+
+
+def test_a_small_result_has_all_its_threads() -> None:
+    """Where larger parts are not needed, each thread has a buffer beside those that are filled and held."""
+    plan = PartPlan.of(MIB, part_bytes=8 * MIB, threads=2, memory_bytes=128 * MIB)
+    assert plan == PartPlan(8 * MIB, LEAST_BUFFERS + 2, 2)
