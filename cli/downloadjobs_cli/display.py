@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, Self, TextIO
 import click
 
 from downloadjobs_cli.answers import Reply, Status
-from downloadjobs_cli.output import Output, amount, is_terminal, to_stderr
+from downloadjobs_cli.output import Output, amount, harmless, is_terminal, to_stderr
 
 LINE_SECONDS: Final = 2.0
 """Lines in a pipe come at most this often."""
@@ -114,7 +114,7 @@ class Lines:
         if self._stderr:
             to_stderr(line)
         else:
-            click.echo(line)
+            click.echo(harmless(line))
 
     def note(self, text: str) -> None:
         """Print it to standard error."""
