@@ -170,6 +170,20 @@ def test_submit_and_get_does_it_all(call: Call, tmp_path: Path, capsys: pytest.C
     assert "Verified: 1 file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("path", ["out.zip", "pipe"])
+def test_submit_asks_for_nothing_that_it_could_not_save(
+    call: Call, api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    """A path of --get that must not be written is refused before there is a job."""
+    (tmp_path / "out.zip").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    assert call("submit", 10003, "--get", path) == 2
+    assert api.requests == []
+    assert "by -o" not in capsys.readouterr().err
+    assert call("submit", 10003, "--get", "out.zip", "--force") == 0
+    assert zipfile.is_zipfile(tmp_path / "out.zip")
+
+
 def test_retry_prints_the_new_id_alone(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     """In a pipe `retry` prints the new job's id and nothing else to standard output."""
     api.failed = 2
