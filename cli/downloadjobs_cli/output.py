@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,9 @@ from downloadjobs_cli.errors import CliError
 KB: Final = 1000
 MINUTE: Final = 60
 HOUR: Final = 3600
+
+DUMB_TERMINALS: Final = frozenset({"dumb", "unknown"})
+"""What TERM says of terminals that know no escape sequences: no line can be drawn anew, or coloured."""
 
 _CONTROLS: Final = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
 """C0, DEL and C1 but for ends of lines and tabs: a terminal obeys them, or takes them for ends of lines."""
@@ -78,6 +82,16 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
     ]
 
 
+def is_dumb() -> bool:
+    """Whether the terminal, if there is one, knows no escape sequences."""
+    return os.environ.get("TERM") in DUMB_TERMINALS
+
+
+def styled(text: str, **style: Any) -> str:  # noqa: ANN401 - click's
+    """A text in colour or bold, unless nobody wants that (https://no-color.org) or the terminal cannot."""
+    return text if os.environ.get("NO_COLOR") or is_dumb() else click.style(text, **style)
+
+
 def to_stderr(text: str, label: str = "") -> None:
     """Print a line to standard error; one that cannot be written is left out, and is no reason to end.
 
@@ -121,7 +135,7 @@ class Output:
         """Print a line for people to standard output."""
         if not self.as_json:
             text = harmless(text)
-            click.secho(text, bold=True) if bold else click.echo(text)
+            click.echo(styled(text, bold=True) if bold else text)
 
     def note(self, text: str) -> None:
         """Print a line for people to standard error, where it is in no script's way."""
@@ -147,7 +161,7 @@ class Output:
             if self.as_json:
                 to_stderr(json_text(error.document()))
             else:
-                to_stderr(f"{error.message}{tail}", label=f"{click.style('error:', fg='red', bold=True)} ")
+                to_stderr(f"{error.message}{tail}", label=f"{styled('error:', fg='red', bold=True)} ")
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from downloadjobs_cli.answers import Progress, Reply, Status
 from downloadjobs_cli.bars import JobBar
 from downloadjobs_cli.display import JsonLines, Lines, Rate, describe
-from downloadjobs_cli.output import Output, aligned, amount, counted, duration, harmless
+from downloadjobs_cli.output import Output, aligned, amount, counted, duration, harmless, styled
 
 
 def reply(state: str, done: int, count: int = 0, total: int = 0) -> Reply[Status]:
@@ -60,6 +60,20 @@ def test_a_bar_shows_no_control_characters(capsys: pytest.CaptureFixture[str]) -
     assert "�[2K�1m" in out
     assert "a�]0;pwned� :warning:" in out
     assert set("\x1b\x07\x9b").isdisjoint(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "coloured"),
+    [("TERM", "xterm", True), ("TERM", "dumb", False), ("NO_COLOR", "1", False), ("NO_COLOR", "", True)],
+)
+def test_colours_are_for_who_wants_them(
+    monkeypatch: pytest.MonkeyPatch, *, name: str, value: str, coloured: bool
+) -> None:
+    """With NO_COLOR, and at a terminal that is dumb, a text stays plain."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    assert (styled("error:", fg="red") != "error:") is coloured
 
 
 def test_ends_of_lines_and_tabs_are_harmless() -> None:
