@@ -256,6 +256,12 @@ def test_a_wrong_command_line_ends_with_2(call: Call, api: Api, words: list[str]
     assert api.requests == []
 
 
+def test_a_word_that_is_no_file_id_is_called_so(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error says what was meant, not which type it has."""
+    assert call("check", "x") == 2
+    assert "'x' is not a valid file id." in capsys.readouterr().err
+
+
 def test_errors_are_json_with_json(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     """With --json an error is one object on standard error; standard output stays empty."""
     assert call("status", "j2", "--json") == 4
