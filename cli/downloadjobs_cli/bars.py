@@ -20,6 +20,7 @@ from rich.progress import (
 
 from downloadjobs_cli.answers import Reply, Status
 from downloadjobs_cli.display import Rate, describe
+from downloadjobs_cli.output import harmless
 
 BAR_WIDTH: Final = 30
 """Characters: what stands beside it fits into 100."""
@@ -41,7 +42,7 @@ class JobBar:
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[text]}", markup=False),
             TimeElapsedColumn(),
-            console=Console(stderr=stderr, markup=False, highlight=False),
+            console=Console(stderr=stderr, markup=False, emoji=False, highlight=False),
         )
         self._task: TaskID = self._progress.add_task("", total=None, state="", text="")
 
@@ -64,13 +65,13 @@ class JobBar:
             self._task,
             completed=total if status.whole else done,
             total=total,
-            state=status.status,
+            state=harmless(status.status),
             text=describe(status, self._rate.add(time.monotonic(), progress.bytes)),
         )
 
     def note(self, text: str) -> None:
         """Print it above the bar."""
-        self._progress.console.print(text)
+        self._progress.console.print(harmless(text))
 
 
 class ByteBar:
@@ -87,7 +88,7 @@ class ByteBar:
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True, markup=False, highlight=False),
+            console=Console(stderr=True, markup=False, emoji=False, highlight=False),
             transient=True,
         )
         self._task = self._progress.add_task(label, total=None)
@@ -106,4 +107,4 @@ class ByteBar:
 
     def note(self, text: str) -> None:
         """Print a line above it."""
-        self._progress.console.print(text)
+        self._progress.console.print(harmless(text))

@@ -134,14 +134,24 @@ def drop(options: Options, job_ids: tuple[str, ...]) -> ExitCode:
 def _each(
     options: Options, job_ids: tuple[str, ...], act: Callable[[str], bool], done: str, key: str
 ) -> ExitCode:
-    with _asking():
-        acted = {job_id: act(job_id) for job_id in job_ids}
-    if options.as_json:
-        options.output.document({key: [i for i, ok in acted.items() if ok],
-                                 "notDead": [i for i, ok in acted.items() if not ok]})  # fmt: skip
-    else:
-        for job_id, ok in acted.items():
-            options.output.say(f"{job_id}  {done if ok else 'is no dead letter'}")
+    from downloadjobs_cli.errors import TransientError
+
+    wanted = list(dict.fromkeys(job_ids))
+    acted: dict[str, bool] = {}
+    try:
+        with _asking():
+            for job_id in wanted:
+                acted[job_id] = act(job_id)
+                # At once: what is done stays done, also if the next one fails.
+                options.output.say(f"{job_id}  {done if acted[job_id] else 'is no dead letter'}")
+    except TransientError as error:
+        if acted:
+            error.add(f"Run it again with the others: {' '.join(wanted[len(acted) :])}")
+        raise
+    finally:
+        if options.as_json and acted:
+            options.output.document({key: [i for i, ok in acted.items() if ok],
+                                     "notDead": [i for i, ok in acted.items() if not ok]})  # fmt: skip
     return ExitCode.DONE if all(acted.values()) else ExitCode.REFUSED
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import deque
@@ -12,13 +11,10 @@ from typing import Any, Final, Protocol, Self, TextIO
 import click
 
 from downloadjobs_cli.answers import Reply, Status
-from downloadjobs_cli.output import Output, amount, is_terminal, to_stderr
+from downloadjobs_cli.output import Output, amount, harmless, is_dumb, is_terminal, to_stderr
 
 LINE_SECONDS: Final = 2.0
 """Lines in a pipe come at most this often."""
-
-DUMB_TERMINALS: Final = frozenset({"dumb", "unknown"})
-"""What TERM says of terminals on which no line can be drawn anew."""
 
 RATE_WINDOW_SECONDS: Final = 10.0
 """The rate shown is the mean over this long: shorter jumps about, longer hides a change."""
@@ -59,7 +55,7 @@ def describe(status: Status, rate: float | None) -> str:
 
 def can_draw(stream: TextIO) -> bool:
     """Whether a bar can be drawn: a person watches, at a terminal that moves its cursor."""
-    return is_terminal(stream) and os.environ.get("TERM") not in DUMB_TERMINALS
+    return is_terminal(stream) and not is_dumb()
 
 
 class Display(Protocol):
@@ -114,7 +110,7 @@ class Lines:
         if self._stderr:
             to_stderr(line)
         else:
-            click.echo(line)
+            click.echo(harmless(line))
 
     def note(self, text: str) -> None:
         """Print it to standard error."""

@@ -64,13 +64,15 @@ class Got:
 def target_path(output: str | None, name: str) -> Path:
     """Where a result goes: the path itself, or `NAME.zip` in the folder that was named, or here."""
     path = Path(output) if output else Path()
-    is_folder = output is None or output.endswith("/") or _is_folder(path)
-    return path / f"{name}.zip" if is_folder else path
+    return path / f"{name}.zip" if names_folder(output) else path
 
 
-def _is_folder(path: Path) -> bool:
+def names_folder(output: str | None) -> bool:
+    """Whether a result gets its job's name, in a folder."""
+    if not output or output.endswith("/"):
+        return True
     try:
-        return path.is_dir()
+        return Path(output).is_dir()
     except OSError:  # a name that is too long: what cannot be looked at is told once it is written
         return False
 
@@ -86,7 +88,7 @@ def check_target(target: Path, *, force: bool) -> None:
     """
     if refuse_special(target) and not force:
         raise SettingsError(
-            f"{target} exists already. Name another path by -o, or replace it by --force.", code="exists"
+            f"{target} exists already. Name another path, or replace it by --force.", code="exists"
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
@@ -235,6 +236,8 @@ def submit(
 
     output = options.output
     ids = wanted_ids(file_ids, from_file)
+    if get_to is not None:
+        _check_early(get_to, force=force)
     with options.client() as client:
         reply = client.initiate(ids)
         job = reply.value
@@ -260,6 +263,15 @@ def submit(
             return code
         source = OwnJob(client, job.job_id)
         return fetch(source, get_to, options, patience, force=force, verify=True, stderr=True)
+
+
+def _check_early(get_to: str, *, force: bool) -> None:
+    """Refuse a path that must not be written before a job is made for it."""
+    from downloadjobs_cli.getting import check_target, names_folder
+
+    with suppress(OSError):  # told when it is written
+        if not names_folder(get_to):
+            check_target(Path(get_to), force=force)
 
 
 @click.command()

@@ -18,6 +18,7 @@ from typing import IO, Final
 
 from downloadjobs_cli.errors import CliError, SettingsError, TransientError
 from downloadjobs_cli.exit_codes import ExitCode
+from downloadjobs_cli.output import harmless
 
 SHOWN_LINES: Final = 3
 """Of what kubectl says, an error has so many lines; the first is nearly always the only one."""
@@ -211,7 +212,7 @@ class Said:
         # A question has no end of line, so a line is shown as soon as it cannot be kubectl's.
         if not _OWN_WORDS.match(self._line) and not _may_become_own(self._line):
             with suppress(OSError):  # a terminal that is gone is no reason to end
-                sys.stderr.write(self._line[self._shown :])
+                sys.stderr.write(harmless(self._line[self._shown :]))
                 sys.stderr.flush()
             self._shown = len(self._line)
         if part.endswith("\n"):

@@ -24,7 +24,9 @@ SIZE: Final = ByteSize()
 @click.option("--size", type=SIZE, help="The size of each; instead of the next two.")
 @click.option("--size-min", type=SIZE, default="64k", show_default=True, help="The smallest size.")
 @click.option("--size-max", type=SIZE, default="4MB", show_default=True, help="The largest size.")
-@click.option("--first-id", type=FILE_ID, default=10_000, show_default=True, help="The first file's id.")
+@click.option(
+    "--first-id", type=FILE_ID, metavar="ID", default=10_000, show_default=True, help="The first file's id."
+)
 @json_option
 @click.pass_obj
 def seed(

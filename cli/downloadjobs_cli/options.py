@@ -23,7 +23,14 @@ DEFAULT_API: Final = "http://localhost:3000"
 LONGEST_SECONDS: Final = 10**7
 """Four months: beyond is a mistake, such as `inf`."""
 
-FILE_ID: Final = click.IntRange(MIN_FILE_ID, MAX_FILE_ID)
+
+class FileId(click.IntRange):
+    """A file's id."""
+
+    name = "file id"
+
+
+FILE_ID: Final = FileId(MIN_FILE_ID, MAX_FILE_ID)
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 

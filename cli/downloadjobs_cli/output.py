@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,25 @@ from downloadjobs_cli.errors import CliError
 KB: Final = 1000
 MINUTE: Final = 60
 HOUR: Final = 3600
+
+DUMB_TERMINALS: Final = frozenset({"dumb", "unknown"})
+"""What TERM says of terminals that know no escape sequences: no line can be drawn anew, or coloured."""
+
+_CONTROLS: Final = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
+"""C0, DEL and C1 but for ends of lines and tabs: a terminal obeys them, or takes them for ends of lines."""
+
+_REPLACED: Final = dict.fromkeys(_CONTROLS, "\N{REPLACEMENT CHARACTER}")
+_ESCAPED: Final = {code: f"\\u{code:04x}" for code in _CONTROLS}
+
+
+def harmless(text: str) -> str:
+    """A text as a terminal may get it: what a server says must not move the cursor or set the title."""
+    return text.replace("\r\n", "\n").translate(_REPLACED)
+
+
+def json_text(document: Mapping[str, Any] | Sequence[Any], indent: int | None = None) -> str:
+    """A document as JSON that a terminal may get: `json` itself escapes only the controls below 0x20."""
+    return json.dumps(document, indent=indent, ensure_ascii=False).translate(_ESCAPED)
 
 
 def amount(count: float) -> str:
@@ -62,14 +82,28 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
     ]
 
 
-def to_stderr(text: str) -> None:
+def is_dumb() -> bool:
+    """Whether the terminal, if there is one, knows no escape sequences."""
+    return os.environ.get("TERM") in DUMB_TERMINALS
+
+
+def styled(text: str, **style: Any) -> str:  # noqa: ANN401 - click's
+    """A text in colour or bold, unless nobody wants that (https://no-color.org) or the terminal cannot."""
+    return text if os.environ.get("NO_COLOR") or is_dumb() else click.style(text, **style)
+
+
+def to_stderr(text: str, label: str = "") -> None:
     """Print a line to standard error; one that cannot be written is left out, and is no reason to end.
+
+    Args:
+        text: the line.
+        label: before it; may be in colour.
 
     Raises:
         BrokenPipeError: its reader is gone.
     """
     try:
-        click.echo(text, err=True)
+        click.echo(f"{label}{harmless(text)}", err=True)
     except BrokenPipeError:
         raise
     except OSError:
@@ -100,7 +134,8 @@ class Output:
     def say(self, text: str = "", *, bold: bool = False) -> None:
         """Print a line for people to standard output."""
         if not self.as_json:
-            click.secho(text, bold=True) if bold else click.echo(text)
+            text = harmless(text)
+            click.echo(styled(text, bold=True) if bold else text)
 
     def note(self, text: str) -> None:
         """Print a line for people to standard error, where it is in no script's way."""
@@ -109,25 +144,24 @@ class Output:
 
     def value(self, text: str) -> None:
         """Print what a script takes, such as a job's id."""
-        click.echo(text)
+        click.echo(harmless(text))
 
     def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """Print one JSON document: on one line, but indented for eyes at a terminal."""
-        indent = 2 if stdout_is_terminal() else None
-        click.echo(json.dumps(document, indent=indent, ensure_ascii=False))
+        click.echo(json_text(document, indent=2 if stdout_is_terminal() else None))
 
     def line(self, document: Mapping[str, Any]) -> None:
         """Print one of several JSON documents, each on a line of its own."""
-        click.echo(json.dumps(document, ensure_ascii=False))
+        click.echo(json_text(document))
 
     def error(self, error: CliError) -> None:
         """Print why the command ends, to standard error; if nobody can read it, the exit code must do."""
         tail = f" (request {error.request_id})" if error.request_id else ""
         with suppress(BrokenPipeError):
             if self.as_json:
-                to_stderr(json.dumps(error.document(), ensure_ascii=False))
+                to_stderr(json_text(error.document()))
             else:
-                to_stderr(f"{click.style('error:', fg='red', bold=True)} {error.message}{tail}")
+                to_stderr(f"{error.message}{tail}", label=f"{styled('error:', fg='red', bold=True)} ")
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -129,7 +129,7 @@ def refuse_special(path: Path) -> bool:
     }
     raise SettingsError(
         f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, no regular file, and is not replaced,"
-        " not even by --force. Name another path by -o.",
+        " not even by --force. Name another path.",
         code="no-regular-file",
     )
 
@@ -161,7 +161,7 @@ class PartialFile:
         except OSError:
             self._file.close()
             raise CliError(
-                f"Another download to {target} is under way. Wait for it, or name another path by -o.",
+                f"Another download to {target} is under way. Wait for it, or name another path.",
                 code="busy",
                 exit_code=ExitCode.USAGE,
             ) from None

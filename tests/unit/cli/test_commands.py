@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -169,6 +170,20 @@ def test_submit_and_get_does_it_all(call: Call, tmp_path: Path, capsys: pytest.C
     assert "Verified: 1 file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("path", ["out.zip", "pipe"])
+def test_submit_asks_for_nothing_that_it_could_not_save(
+    call: Call, api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    """A path of --get that must not be written is refused before there is a job."""
+    (tmp_path / "out.zip").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    assert call("submit", 10003, "--get", path) == 2
+    assert api.requests == []
+    assert "by -o" not in capsys.readouterr().err
+    assert call("submit", 10003, "--get", "out.zip", "--force") == 0
+    assert zipfile.is_zipfile(tmp_path / "out.zip")
+
+
 def test_retry_prints_the_new_id_alone(call: Call, api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     """In a pipe `retry` prints the new job's id and nothing else to standard output."""
     api.failed = 2
@@ -241,6 +256,12 @@ def test_a_wrong_command_line_ends_with_2(call: Call, api: Api, words: list[str]
     assert api.requests == []
 
 
+def test_a_word_that_is_no_file_id_is_called_so(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error says what was meant, not which type it has."""
+    assert call("check", "x") == 2
+    assert "'x' is not a valid file id." in capsys.readouterr().err
+
+
 def test_errors_are_json_with_json(call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     """With --json an error is one object on standard error; standard output stays empty."""
     assert call("status", "j2", "--json") == 4
@@ -256,6 +277,71 @@ def test_errors_name_the_request(call: Call, capsys: pytest.CaptureFixture[str])
     """For people an error is the API's message with the request's id, and no traceback."""
     assert call("status", "j2") == 4
     assert capsys.readouterr().err == "error: There is no such job. (request r1)\n"
+
+
+EVIL = "\x1b]0;pwned\x07\x1b[2K\rDONE\x9b1m\x7f"
+
+
+def evil_zip() -> bytes:
+    """A result whose manifest has control characters."""
+    files = [{"fileId": 1, "name": "1.zip", "status": "error", "error": EVIL, "message": EVIL}]
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("manifest.json", json.dumps({"jobId": "j1", "files": files}))
+    return target.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status", "j2"], "error: ��]0;pwned"),
+        (["status", "j1"], "DONE"),
+        (["watch", "j1", "--timeout", "0"], "DONE"),
+        (["submit", "10003"], "DONE"),
+        (["check", "10004"], "DONE"),
+        (["get", "j3"], "1  �]0;pwned"),
+        (["get", "j3", "--url"], "http://s3.test/�"),
+    ],
+    ids=["problem", "status", "watch", "id", "key", "manifest", "url"],
+)
+@pytest.mark.parametrize("how", ["text", "json"])
+def test_a_server_cannot_speak_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    words: list[str],
+    said: str,
+    how: str,
+) -> None:
+    """Control characters in what a server sends are replaced for people, and escaped in JSON."""
+    documents: dict[str, tuple[int, dict[str, Any]]] = {
+        "status/j1": (200, {"jobId": "j1", "status": EVIL, "progress": {"processed": 0, "total": 1}}),
+        "status/j2": (404, {"error": EVIL, "message": f"\x1b{EVIL}", "requestId": EVIL}),
+        "status/j3": (200, {"jobId": "j1", "status": "completed", "progress": {"processed": 1, "total": 1}}),
+        "result/j3": (200, {"jobId": "j1", "status": "completed", "downloadUrl": f"http://s3.test/{EVIL}"}),
+        "initiate": (202, {"jobId": EVIL, "status": EVIL, "totalFileIds": 1, "estimatedTime": EVIL}),
+        "check": (200, {"file_id": 10004, "available": True, "s3Key": EVIL, "size": 1}),
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "s3.test":
+            return httpx.Response(200, stream=httpx.ByteStream(evil_zip()))
+        status, document = documents[request.url.path.removeprefix("/v1/download/")]
+        return httpx.Response(status, json=document)
+
+    monkeypatch.chdir(tmp_path)
+    if words == ["get", "j3"]:
+        documents["result/j3"][1]["downloadUrl"] = "http://s3.test/"
+    run([*words, *(["--json"] if how == "json" else [])], Options(transport=httpx.MockTransport(answer)))
+    captured = capsys.readouterr()
+    printed = captured.out + captured.err
+    assert [char for char in printed if char != "\n" and unicodedata.category(char) == "Cc"] == []
+    if how == "text":
+        assert said in printed
+    else:
+        assert r"\u001b" in printed
+        assert r"\u009b" in printed
 
 
 @pytest.mark.parametrize("where", ["before", "behind"])

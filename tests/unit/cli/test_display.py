@@ -7,8 +7,9 @@ import json
 import pytest
 
 from downloadjobs_cli.answers import Progress, Reply, Status
+from downloadjobs_cli.bars import JobBar
 from downloadjobs_cli.display import JsonLines, Lines, Rate, describe
-from downloadjobs_cli.output import Output, aligned, amount, counted, duration
+from downloadjobs_cli.output import Output, aligned, amount, counted, duration, harmless, styled
 
 
 def reply(state: str, done: int, count: int = 0, total: int = 0) -> Reply[Status]:
@@ -48,6 +49,38 @@ def test_json_lines_are_the_apis_documents(capsys: pytest.CaptureFixture[str]) -
     captured = capsys.readouterr()
     assert [json.loads(line)["status"] for line in captured.out.splitlines()] == ["queued", "completed"]
     assert captured.err == ""
+
+
+def test_a_bar_shows_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """In what is drawn and noted at a terminal they are replaced, and no emoji is made of its words."""
+    with JobBar(stderr=False) as bar:
+        bar.update(reply("\x1b[2K\x9b1m", 1))
+        bar.note("a\x1b]0;pwned\x07 :warning:")
+    out = capsys.readouterr().out
+    assert "�[2K�1m" in out
+    assert "a�]0;pwned� :warning:" in out
+    assert set("\x1b\x07\x9b").isdisjoint(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "coloured"),
+    [("TERM", "xterm", True), ("TERM", "dumb", False), ("NO_COLOR", "1", False), ("NO_COLOR", "", True)],
+)
+def test_colours_are_for_who_wants_them(
+    monkeypatch: pytest.MonkeyPatch, *, name: str, value: str, coloured: bool
+) -> None:
+    """With NO_COLOR, and at a terminal that is dumb, a text stays plain."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    assert (styled("error:", fg="red") != "error:") is coloured
+
+
+def test_ends_of_lines_and_tabs_are_harmless() -> None:
+    """All other control characters are replaced: C0, DEL and C1."""
+    assert harmless("a\tb\nc\r\nd – é") == "a\tb\nc\nd – é"
+    controls = "".join(map(chr, [*range(9), *range(11, 32), *range(0x7F, 0xA0)]))
+    assert set(harmless(controls)) == {"�"}
 
 
 def test_what_is_unknown_is_left_out() -> None:

@@ -167,6 +167,14 @@ def test_what_a_plugin_says_is_shown_at_once(tmp_path: Path, capfd: pytest.Captu
     assert shown == "Open https://login.test and enter AB-CD\nPassword: \n"
 
 
+def test_what_is_shown_has_no_control_characters(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A server's message of several lines is shown from its second on, but cannot speak to the terminal."""
+    kubectl = script(tmp_path, r"printf 'Error from server: a\n\033]0;pwned\007 b\n' >&2; exit 1")
+    with pytest.raises(KubectlError):
+        kubectl.run("get")
+    assert capfd.readouterr().err == "�]0;pwned� b\n"
+
+
 def test_a_port_is_forwarded_until_it_is_stopped(cluster: FakeKubectl) -> None:
     """The free port that kubectl chose is read from it, and its process ends with the forwarding."""
     cluster.write(services=["team-a/downloadjobs-api"])
