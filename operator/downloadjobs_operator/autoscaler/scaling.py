@@ -40,6 +40,7 @@ from downloadjobs_operator.autoscaler.workers import (
     Deployment,
     View,
     Workers,
+    is_to_stay,
     pods_of,
     templates_of,
     without_room,
@@ -384,7 +385,7 @@ class Autoscaler:
             await asyncio.sleep(1)
         for found in self._view.pods:
             cost = found["metadata"].get("annotations", {}).get(DELETION_COST)
-            if cost == VICTIMS_COST and "deletionTimestamp" not in found["metadata"] and not self._removing:
+            if cost == VICTIMS_COST and is_to_stay(found) and not self._removing:
                 with suppress(KubernetesError):
                     await self._workers.price(pods_of([found], {})[0], None)
 

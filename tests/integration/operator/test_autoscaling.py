@@ -106,6 +106,18 @@ def test_nothing_goes_without_a_fence(valkey: ValkeyServer) -> None:
     on(valkey, test, workers)
 
 
+def test_an_evicted_pod_is_no_rollout(valkey: ValkeyServer) -> None:
+    """Beside a pod of an older template that the kubelet evicted, idle pods are removed as ever."""
+    workers = InMemoryWorkers(2)
+    workers.evict(workers.add(template="t0"))
+
+    async def test(_: Scene) -> None:
+        assert await until(lambda: workers.alive() == [])
+        assert workers.scaled == [0]
+
+    on(valkey, test, workers)
+
+
 def test_whoever_takes_a_job_first_stays(valkey: ValkeyServer) -> None:
     """A pod that takes a job between the decision and its fence stays; the others go."""
     workers = InMemoryWorkers(3)
@@ -444,6 +456,21 @@ def test_fences_of_a_lost_operator_are_taken_away(
         assert await until(lambda: not workers.pods_there["pod-0"]["metadata"]["annotations"])
 
     on(valkey, test, workers, replace(EAGER, min=1))
+
+
+def test_an_evicted_pod_keeps_no_fences(valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A victim of a lost operator that was evicted is passed over, and the pods after it are let free."""
+    monkeypatch.setattr("downloadjobs_operator.autoscaler.scaling.RECOVER_SECONDS", 0.3)
+    workers = InMemoryWorkers(2)
+    for pod in workers.pods_there.values():
+        pod["metadata"]["annotations"][DELETION_COST] = VICTIMS_COST
+    workers.evict("pod-0")
+    workers.control()
+
+    async def test(_: Scene) -> None:
+        assert await until(lambda: not workers.pods_there["pod-1"]["metadata"]["annotations"])
+
+    on(valkey, test, workers, replace(EAGER, min=2))
 
 
 def test_a_missing_deployment_is_told(valkey: ValkeyServer) -> None:
