@@ -363,7 +363,8 @@ class Autoscaler:
                 self._metrics.took("fence", took)
                 message = decision.message
                 if reached != decision.desired:
-                    message += f" {decision.current - reached} of them could be fenced; the others took jobs."
+                    why = f"; {removal.spared}" if removal.spared else ""
+                    message += f" {decision.current - reached} of them could be removed{why}."
                 self._succeeded(replace(decision, desired=reached), "ScaledDown", message, took)
             await removal.follow()
             self._metrics.took("remove", time.monotonic() - looked_at)

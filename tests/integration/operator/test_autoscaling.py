@@ -131,6 +131,26 @@ def test_whoever_takes_a_job_first_stays(valkey: ValkeyServer) -> None:
         workers.before["deployment"] = take
         assert await until(lambda: workers.alive() == ["pod-2"])
         assert scene.sample("victims_total", state="busy") == 0
+        assert await until(lambda: bool(workers.events))
+        assert "2 of them could be removed; the others took jobs." in workers.events[0]["message"]
+
+    on(valkey, test, workers)
+
+
+def test_pods_that_have_just_come_took_no_job(valkey: ValkeyServer) -> None:
+    """Pods that came after the decision stay, and the Event says that, and of no job."""
+    workers = InMemoryWorkers(1)
+    workers.replicas = 3
+
+    async def test(_: Scene) -> None:
+        def come() -> None:
+            del workers.before["deployment"]
+            workers.add()
+            workers.add()
+
+        workers.before["deployment"] = come
+        assert await until(lambda: bool(workers.events))
+        assert "1 of them could be removed; the others had only just come." in workers.events[0]["message"]
 
     on(valkey, test, workers)
 
