@@ -262,6 +262,7 @@ class Autoscaler:
             rolling_out=rolling_out,
             stalled=stalled,
             next_due_at=counts.next_due_us / SECOND_US if counts.next_due_us > counts.now_us else None,
+            parked=counts.parked,
         )
 
     def _pods_now(self) -> tuple[Deployment | None, tuple[Pod, ...]]:

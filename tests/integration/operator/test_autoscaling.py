@@ -11,6 +11,7 @@ import pytest
 
 from downloadjobs_cli.embedded import ValkeyServer
 from downloadjobs_core.fences import FenceStore
+from downloadjobs_core.job import NewJob
 from downloadjobs_operator.autoscaler.decision import Limits, Mode
 from downloadjobs_operator.autoscaler.workers import DELETION_COST, VICTIMS_COST
 from downloadjobs_operator.kube_client import KubernetesError, KubernetesUnavailableError
@@ -55,6 +56,25 @@ def test_from_none_to_many_in_one_patch(valkey: ValkeyServer) -> None:
         assert await until(lambda: scene.sample("scale_latency_seconds_count", stage="ready") == 1)
 
     on(valkey, test)
+
+
+def test_parked_jobs_are_told(valkey: ValkeyServer) -> None:
+    """The document has how many jobs wait because their user runs as many as may."""
+
+    async def test(scene: Scene) -> None:
+        most = scene.leases.policy.user_max_running
+        for number in range(most + 2):
+            scene.leases.submit(
+                NewJob(job_id=f"j{number}", user="ada", file_ids=(10_000,), total_file_ids=1, max_attempts=3)
+            )
+        for _ in range(most):
+            assert scene.take("pod-0") is not None
+        assert scene.take("pod-0") is None
+        scene.autoscaler.wake()
+        document = scene.autoscaler.history.document
+        assert await until(lambda: any(one["inputs"]["parked"] == 2 for one in document()["items"]))
+
+    on(valkey, test, InMemoryWorkers(1))
 
 
 def test_whom_nobody_wakes_looks_by_itself(valkey: ValkeyServer) -> None:
