@@ -39,6 +39,9 @@ ORIGIN: Final = {"pattern": "^(https?://[^/]+/?)?$"}
 
 BUCKET: Final = {"pattern": "^[^/:]*$"}
 
+TEXTS: Final = {"additionalProperties": {"type": ["string", "null"]}}
+"""Labels and the like: Kubernetes refuses numbers there. Null takes away what earlier values gave."""
+
 SECURITY: Final = {"properties": {"runAsUser": {"type": ["integer", "null"], "minimum": 1}}}
 """All pods run as somebody: `runAsNonRoot` would let none start otherwise."""
 
@@ -188,6 +191,7 @@ EVERYWHERE: Final[Mapping[str, Mapping[str, Any]]] = {
     "maxUnavailable": BUDGET,
     "maxSurge": BUDGET,
     "type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
+    **dict.fromkeys(("podAnnotations", "podLabels", "annotations", "labels", "nodeSelector"), TEXTS),
     **dict.fromkeys(
         ("extraEnv", "extraEnvFrom", "extraVolumes", "extraVolumeMounts", "tolerations"), OBJECTS
     ),

@@ -45,7 +45,7 @@ class NoClusterError(Exception):
 
 @dataclass(slots=True)
 class WatchClock:
-    """When the watch of DownloadJobs was last heard: an event, or a bookmark, which comes every minute.
+    """When the watch of DownloadJobs was last heard: its beginning, an event, or a bookmark.
 
     Attributes:
         heard_at: by `time.monotonic`; 0 before the first time.

@@ -38,14 +38,20 @@ def is_held(job: Job) -> bool:
     return job.suspended and job.state in {JobState.QUEUED, JobState.RETRYING}
 
 
-def message_of(job: Job, place: Place | None) -> str:
-    """What there is to know about a job, in one sentence for people."""
+def message_of(job: Job, place: Place | None, *, max_running: int | None = None) -> str:
+    """What there is to know about a job, in one sentence for people.
+
+    Args:
+        job: its record.
+        place: where it stands, if it waits and that was asked.
+        max_running: how many jobs of one user may run at once, if that is known.
+    """
     attempt = f"{job.attempt} of {job.max_attempts}"
     match job.state:
         case JobState.QUEUED if job.suspended:
             text = "Held by spec.suspend; set it to false to let the job go on."
         case JobState.QUEUED if place is not None and place.where == "parked":
-            text = "Waiting: as many jobs of this namespace run as may at once."
+            text = _at_limit(max_running)
         case JobState.QUEUED if place is not None and place.where == "joined":
             text = "Waiting for the same result, which another job makes now."
         case JobState.QUEUED:
@@ -70,6 +76,11 @@ def message_of(job: Job, place: Place | None) -> str:
     return text[:LONGEST_MESSAGE]
 
 
+def _at_limit(max_running: int | None) -> str:
+    number = "" if max_running is None else f": {max_running:,} (USER_MAX_RUNNING)"
+    return f"Waiting: as many jobs of this namespace run as may at once{number}."
+
+
 def _files(count: int) -> str:
     return "The file is in the result." if count == 1 else f"All {count} files are in the result."
 
@@ -78,11 +89,11 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def conditions_of(job: Job, place: Place | None) -> list[Condition]:
-    """Which conditions a job's record makes true, and why."""
+def conditions_of(job: Job, place: Place | None, *, max_running: int | None = None) -> list[Condition]:
+    """Which conditions a job's record makes true, and why. The arguments are those of `message_of`."""
     if job.state not in FINISHED:
         return [
-            _queued(job, place),
+            _queued(job, place, max_running),
             not_so(Type.FINISHED, "Unfinished"),
             *unfinished(suspended=is_held(job)),
         ]
@@ -111,7 +122,7 @@ def conditions_of(job: Job, place: Place | None) -> list[Condition]:
     ]
 
 
-def _queued(job: Job, place: Place | None) -> Condition:
+def _queued(job: Job, place: Place | None, max_running: int | None) -> Condition:
     if job.state is JobState.PROCESSING:
         return not_so(Type.QUEUED, "Started")
     if job.suspended:
@@ -119,7 +130,9 @@ def _queued(job: Job, place: Place | None) -> Condition:
     if job.state is JobState.RETRYING:
         return so(Type.QUEUED, "Retrying", job.error_message[:LONGEST_MESSAGE])
     where = place.where if place is not None else ""
-    return so(Type.QUEUED, {"parked": "LimitReached", "joined": "Joined"}.get(where, "Waiting"))
+    if where == "parked":
+        return so(Type.QUEUED, "LimitReached", _at_limit(max_running))
+    return so(Type.QUEUED, "Joined" if where == "joined" else "Waiting")
 
 
 def unfinished(*, suspended: bool) -> list[Condition]:

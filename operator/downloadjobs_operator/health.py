@@ -22,7 +22,7 @@ from downloadjobs_operator.kube import KubernetesDownloadJobs
 from downloadjobs_operator.leadership import Leadership
 
 WATCH_SILENT_SECONDS: Final = 180.0
-"""Two bookmarks were missed, and kopf's own time-out had the time to begin a new watch."""
+"""A watch that brings nothing is begun anew well within this time, which counts as heard."""
 
 ANSWER_SECONDS: Final = 2.0
 """After which an API server counts as out of reach. The chart's probe waits 5 s for the whole page."""

@@ -21,11 +21,12 @@ REQUEST_SECONDS: Final = 15.0
 """Longer than a busy API server takes; shorter than a leader's Lease lasts would be better, but a write that
 was given up may still be done, and then is done twice."""
 
-WATCH_SECONDS: Final = 290
-"""After which the API server ends a watch, and another begins."""
+WATCH_SECONDS: Final = 120
+"""After which the API server ends a watch, and another begins. An int, as the API server wants it."""
 
 WATCH_SILENT_SECONDS: Final = 150.0
-"""A bookmark comes every minute or so; when two were missed, the connection is dead."""
+"""After which a connection is dead. A watch of what does not change is silent to its end, for the API server
+sends no bookmark that is not newer than the watch's beginning. So its end must come first, with a margin."""
 
 WHOLE: Final = "application/json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
@@ -162,7 +163,7 @@ class KubernetesClient:
         """Changes after a resourceVersion as they come, bookmarks too, until the API server ends it in order.
 
         Raises:
-            KubernetesUnavailableError: it broke, or was silent for longer than bookmarks are.
+            KubernetesUnavailableError: it broke, or was silent beyond its end.
             KubernetesError: it was refused; such as because the version is too old.
         """
         query = {

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from downloadjobs_core import logs
@@ -109,7 +109,7 @@ class StatusMirror:
         bucket: TokenBucket,
         hooks: MirrorHooks,
         *,
-        results_bucket: str | None,
+        around: Surroundings,
         instance: str,
         now: Callable[[], float],
     ) -> None:
@@ -118,7 +118,7 @@ class StatusMirror:
         self._tracking = tracking
         self._bucket = bucket
         self._hooks = hooks
-        self._results_bucket = results_bucket
+        self._around = around
         self._instance = instance
         self._now = now
         self._marked: dict[str, None] = {}
@@ -233,7 +233,7 @@ class StatusMirror:
         now = self._now()
         if job is not None:
             place = tracked.place if _waits(job) else None
-            around = Surroundings(self._results_bucket, place, self._service_seconds)
+            around = replace(self._around, place=place, service_seconds=self._service_seconds)
             return status_of(tracked.dj, job, tracked.status, around, now=now)
         if tracked.finished:
             return status_without_record(tracked.dj, tracked.status, now=now)

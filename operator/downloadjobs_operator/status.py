@@ -71,11 +71,13 @@ class Surroundings:
         bucket: where results are, if the operator was told.
         place: where a waiting job stands, if that was asked.
         service_seconds: the running mean of what one job takes.
+        max_running: how many jobs of one user may run at once, if the operator was told.
     """
 
     bucket: str | None = None
     place: Place | None = None
     service_seconds: float = 0
+    max_running: int | None = None
 
 
 def is_finished(status: Mapping[str, Any]) -> bool:
@@ -100,14 +102,19 @@ def status_of(
     status: dict[str, Any] = {
         "observedGeneration": dj.generation,
         "phase": phase_of(job.state),
-        "message": message_of(job, around.place)[:MESSAGE_CHARACTERS],
+        "message": message_of(job, around.place, max_running=around.max_running)[:MESSAGE_CHARACTERS],
         "jobId": job.job_id,
         "attempts": job.attempt,
         # Of attempts that have ended: it changes with the phase, and so costs no patch of its own.
         "workerSeconds": ceil(job.worker_us / SECOND_US),
         "workerBytes": job.worker_bytes,
         "progress": _progress(job),
-        "conditions": written(conditions_of(job, around.place), before, generation=dj.generation, now=now),
+        "conditions": written(
+            conditions_of(job, around.place, max_running=around.max_running),
+            before,
+            generation=dj.generation,
+            now=now,
+        ),
     }
     started = _start_time(job, before, held=held, now=now)
     if started:

@@ -33,6 +33,7 @@ from downloadjobs_operator.rationing import TokenBucket
 from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.repairing import Repairs
 from downloadjobs_operator.settings import OperatorSettings
+from downloadjobs_operator.status import Surroundings
 from downloadjobs_operator.tracking import Tracked, Tracking
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Operator:
             self.tracking,
             TokenBucket(settings.status_patches_per_second),
             hooks,
-            results_bucket=settings.results_bucket,
+            around=Surroundings(settings.results_bucket, max_running=settings.user_max_running),
             instance=settings.identity,
             now=self._redis_clock.now,
         )

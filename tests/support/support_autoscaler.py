@@ -28,6 +28,7 @@ from downloadjobs_operator.autoscaler.workers import (
     Deployment,
     View,
     deployment_of,
+    is_to_stay,
 )
 from downloadjobs_operator.downloadjob import moment_of
 from downloadjobs_operator.kube_client import ConflictError
@@ -157,12 +158,17 @@ class InMemoryWorkers:
         self.pods_there[uid]["metadata"]["deletionTimestamp"] = moment_of(NOW)
         self.changed()
 
+    def evict(self, uid: str) -> None:
+        """The kubelet ends a pod, which stays as an object."""
+        self.pods_there[uid]["status"]["phase"] = "Failed"
+        self.ready(uid, ready=False)
+
     def alive(self) -> list[str]:
         """The pods that are to stay."""
-        return [uid for uid, pod in self.pods_there.items() if "deletionTimestamp" not in pod["metadata"]]
+        return [uid for uid, pod in self.pods_there.items() if is_to_stay(pod)]
 
     def gone(self) -> set[str]:
-        """Those that were told to end."""
+        """Those that were told to end, or were evicted."""
         return set(self.pods_there) - set(self.alive())
 
     def reasons(self) -> list[str]:

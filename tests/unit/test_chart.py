@@ -128,6 +128,11 @@ def test_defaults_obey_the_schema() -> None:
         ({"worker": {"podSecurityContext": {"runAsUser": 0}}}, "/worker/podSecurityContext/runAsUser"),
         ({"worker": {"rollout": {"maxSurge": "some"}}}, "/worker/rollout/maxSurge"),
         ({"bundled": {"redis": {"maxMemory": "384Mi"}}}, "/bundled/redis/maxMemory"),
+        ({"worker": {"podAnnotations": {"x": 2}}}, "/worker/podAnnotations/x"),
+        ({"api": {"podLabels": {"x": True}}}, "/api/podLabels/x"),
+        ({"operator": {"serviceAccount": {"annotations": {"x": 2}}}}, "/serviceAccount/annotations/x"),
+        ({"monitoring": {"dashboard": {"labels": {"x": 1}}}}, "/monitoring/dashboard/labels/x"),
+        ({"bundled": {"redis": {"nodeSelector": {"x": False}}}}, "/bundled/redis/nodeSelector/x"),
     ],
 )
 def test_the_schema_refuses(values: dict[str, Any], message: str) -> None:

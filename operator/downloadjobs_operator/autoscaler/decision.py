@@ -93,7 +93,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was seen, at one moment. Parked and suspended jobs are not in it: no worker could take them.
+    """What was seen, at one moment. Suspended jobs are not in it: no worker could take them.
 
     Attributes:
         now: seconds since the epoch, by Redis' clock.
@@ -104,6 +104,8 @@ class Snapshot:
         rolling_out: whether the Deployment replaces its pods.
         stalled: whether that gets no further: its new pods find no room, or its deadline has passed.
         next_due_at: when the next delayed retry is due, by the same clock as `now`; None without one.
+        parked: jobs whose users run as many as they may. They are told, and count for nothing: no
+            worker could take them.
     """
 
     now: float
@@ -119,6 +121,7 @@ class Snapshot:
     rolling_out: bool = False
     stalled: bool = False
     next_due_at: float | None = None
+    parked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

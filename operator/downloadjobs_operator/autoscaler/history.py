@@ -147,6 +147,7 @@ def entry_document(entry: Entry) -> dict[str, Any]:
             "dueRetries": snapshot.due_retries,
             "expiredLeases": snapshot.expired_leases,
             "dueMaintenance": snapshot.due_maintenance,
+            "parked": snapshot.parked,
             "running": snapshot.running,
             "serviceSeconds": round(snapshot.service_seconds, 3),
             "replicas": snapshot.replicas,

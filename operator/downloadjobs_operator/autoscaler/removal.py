@@ -91,6 +91,7 @@ class Removal:
     Attributes:
         decision: as given.
         target: the replicas that it makes, at least.
+        spared: why fewer pods go than the decision wants, for people; empty where no pod is the reason.
         committed: whether the patch may have been sent: then it must not be cancelled any more.
     """
 
@@ -116,6 +117,7 @@ class Removal:
         self._priced: dict[str, Pod] = {}
         self._before: set[str] = set()
         self.target = decision.desired
+        self.spared = ""
         self.committed = False
         self._given_up = False
 
@@ -138,7 +140,9 @@ class Removal:
             victims = before.of(self.decision.victims)
             if not self._in_rollout:
                 victims = victims[: max(0, alive - self.decision.desired)]
+            chosen = len(victims)
             victims = await self._fence(victims, before)
+            self.spared = self._why_spared(before, took=chosen - len(victims))
             self._still_wanted()
             self.target = max(self.decision.desired, self._least(before, victims))
             self._check_target(before)
@@ -191,6 +195,15 @@ class Removal:
         if self._in_rollout:
             return least_in_rollout(seen.alive, {pod.uid for pod in victims})
         return len(seen.alive) - len(victims)
+
+    def _why_spared(self, seen: Seen, *, took: int) -> str:
+        known = {pod.uid for pod in self.decision.snapshot.pods}
+        new = sum(pod.uid not in known for pod in seen.alive)
+        if took and new:
+            return f"{took:,} took jobs, and {new:,} had only just come"
+        if new:
+            return "the others had only just come"
+        return "the others took jobs" if took else ""
 
     def _check_target(self, before: Seen) -> None:
         if self.target >= before.deployment.replicas:

@@ -40,6 +40,7 @@ from downloadjobs_operator.autoscaler.workers import (
     Deployment,
     View,
     Workers,
+    is_to_stay,
     pods_of,
     templates_of,
     without_room,
@@ -261,6 +262,7 @@ class Autoscaler:
             rolling_out=rolling_out,
             stalled=stalled,
             next_due_at=counts.next_due_us / SECOND_US if counts.next_due_us > counts.now_us else None,
+            parked=counts.parked,
         )
 
     def _pods_now(self) -> tuple[Deployment | None, tuple[Pod, ...]]:
@@ -362,7 +364,8 @@ class Autoscaler:
                 self._metrics.took("fence", took)
                 message = decision.message
                 if reached != decision.desired:
-                    message += f" {decision.current - reached} of them could be fenced; the others took jobs."
+                    why = f"; {removal.spared}" if removal.spared else ""
+                    message += f" {decision.current - reached} of them could be removed{why}."
                 self._succeeded(replace(decision, desired=reached), "ScaledDown", message, took)
             await removal.follow()
             self._metrics.took("remove", time.monotonic() - looked_at)
@@ -384,7 +387,7 @@ class Autoscaler:
             await asyncio.sleep(1)
         for found in self._view.pods:
             cost = found["metadata"].get("annotations", {}).get(DELETION_COST)
-            if cost == VICTIMS_COST and "deletionTimestamp" not in found["metadata"] and not self._removing:
+            if cost == VICTIMS_COST and is_to_stay(found) and not self._removing:
                 with suppress(KubernetesError):
                     await self._workers.price(pods_of([found], {})[0], None)
 

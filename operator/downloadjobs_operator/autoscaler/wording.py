@@ -18,6 +18,8 @@ def sentence(decision: Decision) -> str:
             f" {seconds(limits.stale_seconds)} is acted on."
         )
     text = f"{_verdict(decision)}: {_demand(decision)}"
+    if snapshot.parked:
+        text += f"; {snapshot.parked:,} more wait until their users run fewer jobs (USER_MAX_RUNNING)"
     for clamp in decision.clamps:
         text += f"; {_clamp(decision, clamp)}"
     return text + "."
@@ -43,7 +45,7 @@ def _verdict(decision: Decision) -> str:
 def _demand(decision: Decision) -> str:
     snapshot, formula, limits = decision.snapshot, decision.formula, decision.limits
     if not formula.slots:
-        return "nothing waits and nothing runs"
+        return f"nothing {'can start' if snapshot.parked else 'waits'} and nothing runs"
     parts = {
         "queued": snapshot.queued,
         "due to be tried again": snapshot.due_retries,

@@ -112,13 +112,18 @@ def pods_of(objects: Iterable[Mapping[str, Any]], leases: Mapping[str, int]) -> 
             template=_template(found),
         )
         for found in objects
-        if found.get("status", {}).get("phase") not in {"Succeeded", "Failed"}
+        if not _has_ended(found)
     )
+
+
+def is_to_stay(found: Mapping[str, Any]) -> bool:
+    """Whether a pod (core/v1) neither terminates nor has ended."""
+    return "deletionTimestamp" not in found["metadata"] and not _has_ended(found)
 
 
 def templates_of(objects: Iterable[Mapping[str, Any]]) -> set[str]:
     """The hashes of the templates of pods that are to stay."""
-    return {_template(found) for found in objects if "deletionTimestamp" not in found["metadata"]}
+    return {_template(found) for found in objects if is_to_stay(found)}
 
 
 def without_room(objects: Iterable[Mapping[str, Any]]) -> bool:
@@ -126,9 +131,14 @@ def without_room(objects: Iterable[Mapping[str, Any]]) -> bool:
     return any(
         one["type"] == "PodScheduled" and one["status"] == "False" and one.get("reason") == "Unschedulable"
         for found in objects
-        if "deletionTimestamp" not in found["metadata"]
+        if is_to_stay(found)
         for one in found.get("status", {}).get("conditions", [])
     )
+
+
+def _has_ended(found: Mapping[str, Any]) -> bool:
+    # The kubelet leaves a pod that it evicted as an object, and no Deployment removes it, nor any rollout.
+    return found.get("status", {}).get("phase") in {"Succeeded", "Failed"}
 
 
 def _template(found: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from downloadjobs_cli.embedded import ValkeyServer
 from downloadjobs_core.fences import FenceStore
+from downloadjobs_core.job import NewJob
 from downloadjobs_operator.autoscaler.decision import Limits, Mode
 from downloadjobs_operator.autoscaler.workers import DELETION_COST, VICTIMS_COST
 from downloadjobs_operator.kube_client import KubernetesError, KubernetesUnavailableError
@@ -55,6 +56,25 @@ def test_from_none_to_many_in_one_patch(valkey: ValkeyServer) -> None:
         assert await until(lambda: scene.sample("scale_latency_seconds_count", stage="ready") == 1)
 
     on(valkey, test)
+
+
+def test_parked_jobs_are_told(valkey: ValkeyServer) -> None:
+    """The document has how many jobs wait because their user runs as many as may."""
+
+    async def test(scene: Scene) -> None:
+        most = scene.leases.policy.user_max_running
+        for number in range(most + 2):
+            scene.leases.submit(
+                NewJob(job_id=f"j{number}", user="ada", file_ids=(10_000,), total_file_ids=1, max_attempts=3)
+            )
+        for _ in range(most):
+            assert scene.take("pod-0") is not None
+        assert scene.take("pod-0") is None
+        scene.autoscaler.wake()
+        document = scene.autoscaler.history.document
+        assert await until(lambda: any(one["inputs"]["parked"] == 2 for one in document()["items"]))
+
+    on(valkey, test, InMemoryWorkers(1))
 
 
 def test_whom_nobody_wakes_looks_by_itself(valkey: ValkeyServer) -> None:
@@ -106,6 +126,18 @@ def test_nothing_goes_without_a_fence(valkey: ValkeyServer) -> None:
     on(valkey, test, workers)
 
 
+def test_an_evicted_pod_is_no_rollout(valkey: ValkeyServer) -> None:
+    """Beside a pod of an older template that the kubelet evicted, idle pods are removed as ever."""
+    workers = InMemoryWorkers(2)
+    workers.evict(workers.add(template="t0"))
+
+    async def test(_: Scene) -> None:
+        assert await until(lambda: workers.alive() == [])
+        assert workers.scaled == [0]
+
+    on(valkey, test, workers)
+
+
 def test_whoever_takes_a_job_first_stays(valkey: ValkeyServer) -> None:
     """A pod that takes a job between the decision and its fence stays; the others go."""
     workers = InMemoryWorkers(3)
@@ -119,6 +151,26 @@ def test_whoever_takes_a_job_first_stays(valkey: ValkeyServer) -> None:
         workers.before["deployment"] = take
         assert await until(lambda: workers.alive() == ["pod-2"])
         assert scene.sample("victims_total", state="busy") == 0
+        assert await until(lambda: bool(workers.events))
+        assert "2 of them could be removed; the others took jobs." in workers.events[0]["message"]
+
+    on(valkey, test, workers)
+
+
+def test_pods_that_have_just_come_took_no_job(valkey: ValkeyServer) -> None:
+    """Pods that came after the decision stay, and the Event says that, and of no job."""
+    workers = InMemoryWorkers(1)
+    workers.replicas = 3
+
+    async def test(_: Scene) -> None:
+        def come() -> None:
+            del workers.before["deployment"]
+            workers.add()
+            workers.add()
+
+        workers.before["deployment"] = come
+        assert await until(lambda: bool(workers.events))
+        assert "1 of them could be removed; the others had only just come." in workers.events[0]["message"]
 
     on(valkey, test, workers)
 
@@ -444,6 +496,21 @@ def test_fences_of_a_lost_operator_are_taken_away(
         assert await until(lambda: not workers.pods_there["pod-0"]["metadata"]["annotations"])
 
     on(valkey, test, workers, replace(EAGER, min=1))
+
+
+def test_an_evicted_pod_keeps_no_fences(valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A victim of a lost operator that was evicted is passed over, and the pods after it are let free."""
+    monkeypatch.setattr("downloadjobs_operator.autoscaler.scaling.RECOVER_SECONDS", 0.3)
+    workers = InMemoryWorkers(2)
+    for pod in workers.pods_there.values():
+        pod["metadata"]["annotations"][DELETION_COST] = VICTIMS_COST
+    workers.evict("pod-0")
+    workers.control()
+
+    async def test(_: Scene) -> None:
+        assert await until(lambda: not workers.pods_there["pod-1"]["metadata"]["annotations"])
+
+    on(valkey, test, workers, replace(EAGER, min=2))
 
 
 def test_a_missing_deployment_is_told(valkey: ValkeyServer) -> None:

@@ -273,6 +273,21 @@ def test_what_happened_before_the_start_is_shown(valkey: ValkeyServer) -> None:
     on(valkey.url, test, body(status={"phase": "Queued", "jobId": "uid-of-one"}))
 
 
+def test_the_limit_of_running_jobs_is_named(valkey: ValkeyServer) -> None:
+    """The status of a job that its user's limit holds up names the operator's USER_MAX_RUNNING."""
+
+    async def test(site: Site) -> None:
+        await site.submit_by_rest("other", "k8s:team")
+        await site.submit_by_rest("uid-of-one", "k8s:team")
+        site.lease()
+        assert site.leases.lease("worker-2") is None
+        site.list()
+        assert await until(lambda: "at once: 1 (USER_MAX_RUNNING)." in site.cluster.status()["message"])
+
+    found = body(status={"phase": "Queued", "jobId": "uid-of-one", "message": ""})
+    on(valkey.url, test, found, user_max_running=1)
+
+
 def test_a_finished_objects_generation_is_observed(valkey: ValkeyServer) -> None:
     """A change of a finished object's spec is observed at once: kstatus calls it in progress until then."""
 

@@ -63,6 +63,16 @@ def test_messages(job: Job, place: Place | None, part: str) -> None:
     assert part in message_of(job, place)
 
 
+def test_a_limit_is_told() -> None:
+    """A job that its user's limit holds up names the limit and its setting, where the operator knows it."""
+    job, place = a(JobState.QUEUED), Place("parked")
+    text = "Waiting: as many jobs of this namespace run as may at once: 10 (USER_MAX_RUNNING)."
+    assert message_of(job, place, max_running=10) == text
+    (queued,) = (one for one in conditions_of(job, place, max_running=10) if one.reason == "LimitReached")
+    assert queued.message == text
+    assert message_of(job, place) == "Waiting: as many jobs of this namespace run as may at once."
+
+
 def test_a_retry_says_when_and_why() -> None:
     """A job that is tried again says which attempt failed, when the next begins, and what the fault was."""
     job = a(JobState.RETRYING, attempt=1, due_us=int(NOW * SECOND), error_message="S3 is down.")

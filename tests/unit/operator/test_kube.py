@@ -15,8 +15,10 @@ from kubernetes.aio.client.api_client import ApiClient
 from downloadjobs_operator.downloadjob import CLAIM, FINALIZER
 from downloadjobs_operator.kube import KubernetesDownloadJobs
 from downloadjobs_operator.kube_client import (
+    REQUEST_SECONDS,
     AlreadyExistsError,
     ConflictError,
+    KubernetesClient,
     KubernetesError,
     KubernetesUnavailableError,
     NotServedError,
@@ -267,3 +269,31 @@ def test_a_cluster_that_knows_downloadjobs() -> None:
     assert asyncio.run(answering(200, {"resources": [{"name": "downloadjobs"}]})[0].serves_downloadjobs())
     assert not asyncio.run(answering(200, {"resources": []})[0].serves_downloadjobs())
     assert not asyncio.run(answering(404, {})[0].serves_downloadjobs())
+
+
+def test_the_server_ends_a_watch_first() -> None:
+    """A watch may be silent until the API server ends it, and for a request's time beyond."""
+
+    class Watched(Api):
+        """Keeps how a watch is asked for, and refuses it."""
+
+        query: dict[str, str]
+        timeout: aiohttp.ClientTimeout
+
+        async def param_serialize(self, *_: object, **given: Any) -> tuple[object, ...]:  # noqa: ANN401
+            self.query = dict(given["query_params"])
+            return ()
+
+        async def call_api(self, *_: object, **given: Any) -> Answer:  # noqa: ANN401
+            self.timeout = given["_request_timeout"]
+            return await super().call_api()
+
+    async def main() -> None:
+        api = Watched(Answer(410, b"{}"))
+        with pytest.raises(KubernetesError):
+            await anext(KubernetesClient(cast("ApiClient", api)).watch("/things", version="1"))
+        assert api.timeout.total is None
+        assert api.timeout.sock_read is not None
+        assert api.timeout.sock_read >= int(api.query["timeoutSeconds"]) + REQUEST_SECONDS
+
+    asyncio.run(main())

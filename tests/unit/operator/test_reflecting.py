@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from downloadjobs_operator import reflecting
 from downloadjobs_operator.kube_client import KubernetesClient, KubernetesError, KubernetesUnavailableError
@@ -85,6 +86,21 @@ def test_changes_are_followed() -> None:
         assert reflector.objects == {"b": thing("b", 103)}
         assert server.watched_from == ["100", "150"]
         assert server.listed == 1
+
+    on(test)
+
+
+def test_a_watch_that_brought_nothing_goes_on() -> None:
+    """One that ends in order without an event is begun again where it stood: no list, and no word of it."""
+
+    async def test(server: Server, reflector: Reflector) -> None:
+        with capture_logs() as logs:
+            server.events.put_nowait(None)
+            assert await until(lambda: len(server.watched_from) == 2)
+        assert server.watched_from == ["100", "100"]
+        assert server.listed == 1
+        assert reflector.blind_seconds == 0
+        assert logs == []
 
     on(test)
 

@@ -69,6 +69,15 @@ def test_a_thousand_short_jobs_take_five_pods() -> None:
     )
 
 
+@pytest.mark.parametrize(("running", "demand"), [(10, "0 waiting take 10 slots"), (0, "nothing can start")])
+def test_parked_jobs_are_told(running: int, demand: str) -> None:
+    """Jobs that their users' limit holds up are told with their number, and bring no pod."""
+    found = decided(Snapshot(now=START, running=running, parked=1_200))
+    assert found.raw == -(-running // Limits().concurrency)
+    assert demand in found.message
+    assert "; 1,200 more wait until their users run fewer jobs (USER_MAX_RUNNING)." in found.message
+
+
 UP, DOWN, NONE = Direction.UP, Direction.DOWN, Direction.NONE
 
 

@@ -117,6 +117,13 @@ def test_a_terminating_pod() -> None:
     assert templates_of([pod(), ending]) == {"t1"}
 
 
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_an_ended_pod_is_no_rollout(phase: str) -> None:
+    """A pod of an older template that ended, such as by an eviction, is no reason to see a rollout."""
+    evicted = pod("two", phase=phase, labels={"pod-template-hash": "t0"})
+    assert templates_of([pod(), evicted]) == {"t1"}
+
+
 def test_a_rollout_past_its_deadline() -> None:
     """A Deployment whose controller says that it gets no further is stalled."""
     found = deployment(updatedReplicas=1)
@@ -138,10 +145,12 @@ def test_a_rollout_past_its_deadline() -> None:
     ],
 )
 def test_a_pod_without_room(condition: dict[str, str], wanted: bool) -> None:  # noqa: FBT001
-    """A pod that no node has room for is told, unless it ends."""
+    """A pod that no node has room for is told, unless it ends or has ended."""
     waiting = pod(phase="Pending")
     waiting["status"]["conditions"] = [condition]
     assert without_room([pod("other"), waiting]) is wanted
+    ended = waiting | {"status": waiting["status"] | {"phase": "Failed"}}
+    assert not without_room([ended])
     waiting["metadata"]["deletionTimestamp"] = "2026-11-24T10:00:00Z"
     assert not without_room([waiting])
 
