@@ -259,6 +259,34 @@ def test_an_end_of_life_deletes(valkey: ValkeyServer) -> None:
     on(valkey.url, test, body(spec={"cancel": True, "ttlSecondsAfterFinished": 0}))
 
 
+def test_refused_ends_of_life_are_tried_later_and_later(valkey: ValkeyServer) -> None:
+    """Deletions that are refused are tried with a backoff, whatever changes meanwhile, and told once."""
+
+    async def test(site: Site) -> None:
+        alarms = site.operator._alarms
+        waits: list[int] = []
+
+        def soon(failures: int) -> float:
+            waits.append(failures)
+            return 0.02
+
+        alarms._due.backoff_seconds = soon  # type: ignore[method-assign]
+        site.cluster.faults["delete"] = KubernetesError("forbidden")
+        with capture_logs() as logs:
+            for number in range(3):
+                tracked = await site.changed(f"n{number}")
+                assert await until(lambda one=tracked: one.finished)  # type: ignore[misc]
+            assert await until(lambda: waits.count(5) == 3)
+            assert alarms._at == {}
+        told = [line for line in logs if line["event"].startswith("an alarm could not be carried out")]
+        assert [line["namespace"] for line in told if line["log_level"] == "warning"] == ["team"]
+        del site.cluster.faults["delete"]
+        assert await until(lambda: set(site.cluster.deleted) == {"n0", "n1", "n2"})
+
+    spec = {"cancel": True, "ttlSecondsAfterFinished": 0}
+    on(valkey.url, test, *(body(f"n{number}", spec=spec) for number in range(3)))
+
+
 def test_what_happened_before_the_start_is_shown(valkey: ValkeyServer) -> None:
     """A job that ended while no operator ran is shown as soon as the watch shows its object."""
 
