@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from downloadjobs_core import logs
-from downloadjobs_core.claims import ClaimStore, valid_digest
+from downloadjobs_core.claims import ClaimStore
 from downloadjobs_core.errors import DownloadJobsError
 from downloadjobs_operator.announcements import Announcement
-from downloadjobs_operator.downloadjob import CLAIM
+from downloadjobs_operator.downloadjob import CLAIM, DownloadJob, is_marked
 from downloadjobs_operator.kube import DownloadJobs
 from downloadjobs_operator.kube_client import KubernetesError, ObjectGoneError
 from downloadjobs_operator.refusals import Refusals
@@ -105,10 +105,19 @@ class Claims:
         if self._judged.get(tracked.dj.uid) != claim:
             await self._judge(tracked, claim)
             self._judged[tracked.dj.uid] = claim
+        await self._remove(tracked, claim)
+
+    async def _remove(self, tracked: Tracked, claim: str) -> None:
+        if is_marked(claim):  # its text, which a removal must name, was not kept
+            found = await self._cluster.get(tracked.dj.namespace, tracked.dj.name)
+            text = found["metadata"].get("annotations", {}).get(CLAIM)
+            if not text or DownloadJob.from_body(found).claim != claim:
+                return  # it was changed meanwhile, which the watch will show
+            claim = text
         await self._cluster.remove_annotation(tracked.dj, CLAIM, claim)
 
     async def _judge(self, tracked: Tracked, claim: str) -> None:
-        if not valid_digest(claim):
+        if is_marked(claim):
             log.warning("a claim is no digest", namespace=tracked.dj.namespace, name=tracked.dj.name)
             self._tell(tracked, Announcement("ClaimRefused", NO_DIGEST, warning=True, occasion=claim))
         elif tracked.job_id:
