@@ -21,7 +21,7 @@ from downloadjobs_operator.downloadjob import DownloadJob, seconds_of
 from downloadjobs_operator.kube import DownloadJobs
 from downloadjobs_operator.kube_client import AlreadyExistsError, KubernetesError, ObjectGoneError
 from downloadjobs_operator.reconciling import Reconciler
-from downloadjobs_operator.refusals import Refusals
+from downloadjobs_operator.refusals import Refusals, is_refusal
 from downloadjobs_operator.status import is_finished
 from downloadjobs_operator.tracking import Tracked, Tracking
 from downloadjobs_operator.workqueue import RetryError, WorkQueue
@@ -173,7 +173,7 @@ class Alarms:
             level = log.warning if self._refusals.news(tracked.dj, error) else log.debug
             message = "an alarm could not be carried out; it is tried again"
             level(message, namespace=tracked.dj.namespace, name=tracked.dj.name, error=str(error))
-            raise RetryError from error
+            raise RetryError(refused=is_refusal(error)) from error
         except Exception:
             log.exception("an alarm could not be carried out", name=tracked.dj.name)
         self._failed.discard(uid)

@@ -16,7 +16,7 @@ from downloadjobs_operator.announcements import Announcement
 from downloadjobs_operator.downloadjob import CLAIM, DownloadJob, is_marked
 from downloadjobs_operator.kube import DownloadJobs
 from downloadjobs_operator.kube_client import KubernetesError, ObjectGoneError
-from downloadjobs_operator.refusals import Refusals
+from downloadjobs_operator.refusals import Refusals, is_refusal
 from downloadjobs_operator.tracking import Tracked, Tracking
 from downloadjobs_operator.workqueue import RetryError, WorkQueue
 
@@ -91,7 +91,7 @@ class Claims:
             level = log.warning if self._refusals.news(tracked.dj, error) else log.debug
             message = "a claim could not be taken in; it is tried again"
             level(message, namespace=tracked.dj.namespace, name=tracked.dj.name, error=str(error))
-            raise RetryError from error
+            raise RetryError(refused=is_refusal(error)) from error
         except Exception:
             log.exception("a claim could not be taken in", name=tracked.dj.name)
         if self._waiting.get(uid) == claim:

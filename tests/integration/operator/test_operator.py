@@ -266,7 +266,8 @@ def test_refused_ends_of_life_are_tried_later_and_later(valkey: ValkeyServer) ->
         alarms = site.operator._alarms
         waits: list[int] = []
 
-        def soon(failures: int) -> float:
+        def soon(failures: int, *, refused: bool = False) -> float:
+            assert refused
             waits.append(failures)
             return 0.02
 
