@@ -493,6 +493,48 @@ def test_a_status_that_could_not_be_written_is_written_later(valkey: ValkeyServe
     on(valkey.url, test, body())
 
 
+def test_a_status_that_cannot_be_written_is_tried_later_and_later(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the API server cannot answer, each try of a status waits twice as long as the one before."""
+    waits: list[float] = []
+
+    async def test(site: Site) -> None:
+        mirror, again = site.operator.mirror, site.operator.mirror._again
+
+        def soon(batch: list[Tracked], seconds: float = 1.0) -> None:
+            waits.append(seconds)
+            again(batch, 0.01)
+
+        monkeypatch.setattr(mirror, "_again", soon)
+        site.cluster.faults["patch_status"] = KubernetesUnavailableError("answered 500")
+        tracked = await site.changed()
+        assert await until(lambda: len(waits) >= 6)
+        del site.cluster.faults["patch_status"]
+        assert await until(lambda: site.cluster.status().get("phase") == "Queued")
+        assert tracked.failures == 0
+
+    on(valkey.url, test, body())
+    assert waits[:6] == [1, 2, 4, 8, 10, 10]
+
+
+def test_changes_of_a_status_that_waits_begin_no_other_tries(valkey: ValkeyServer) -> None:
+    """However often an object changes while its status cannot be written, it waits for one next try."""
+
+    async def test(site: Site) -> None:
+        site.cluster.faults["patch_status"] = KubernetesUnavailableError("answered 500")
+        tracked = await site.changed()
+        for number in range(1, 11):
+            assert await until(lambda least=number: tracked.failures >= least)  # type: ignore[misc]
+            site.operator.mirror.mark(tracked)
+        assert list(site.operator.mirror._timers) == ["uid-of-one"]
+        before = len(site.cluster.patches)
+        await asyncio.sleep(2.5)
+        assert len(site.cluster.patches) - before <= 2
+
+    on(valkey.url, test, body())
+
+
 def test_a_change_while_a_status_is_written_is_not_lost(valkey: ValkeyServer) -> None:
     """What changes while a patch is under way is written after it."""
 
