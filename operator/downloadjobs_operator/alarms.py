@@ -21,12 +21,13 @@ from downloadjobs_operator.downloadjob import DownloadJob, seconds_of
 from downloadjobs_operator.kube import DownloadJobs
 from downloadjobs_operator.kube_client import ConflictError, KubernetesError, ObjectGoneError
 from downloadjobs_operator.reconciling import Reconciler
+from downloadjobs_operator.refusals import Refusals, is_refusal
 from downloadjobs_operator.status import is_finished
 from downloadjobs_operator.tracking import Tracked, Tracking
-from downloadjobs_operator.workqueue import WorkQueue
+from downloadjobs_operator.workqueue import RetryError, WorkQueue
 
 RETRY_SECONDS: Final = 5.0
-"""When what could not be done is tried again."""
+"""When an alarm that rang may ring again, for what it did may have been lost."""
 
 SMALL_HEAP: Final = 1_000
 """Entries that are not worth tidying up."""
@@ -98,6 +99,8 @@ class Alarms:
         self._heap: list[tuple[float, str]] = []
         self._at: dict[str, float] = {}
         self._changed = asyncio.Event()
+        self._failed: set[str] = set()
+        self._refusals = Refusals()
         self._due = WorkQueue(self._ring, at_once=AT_ONCE, may=may)
 
     def set(self, tracked: Tracked) -> None:
@@ -107,6 +110,8 @@ class Alarms:
         # A status may still be written when its object is gone: what is forgotten stays so.
         if alarm is None or self._tracking.get(uid) is not tracked:
             self._at.pop(uid, None)
+            return
+        if uid in self._failed:  # it has its next try, later and later, and finds then what is due
             return
         # One that has rung rings again, for what it did may have been lost; but not all the time.
         at = max(alarm[0], tracked.rang_at + RETRY_SECONDS)
@@ -119,6 +124,8 @@ class Alarms:
     def forget(self, uid: str) -> None:
         """The object is gone."""
         self._at.pop(uid, None)
+        self._failed.discard(uid)
+        self._due.forget(uid)
 
     def _prune(self) -> None:
         """Drop entries that are out of date, when they are most of the heap."""
@@ -149,19 +156,27 @@ class Alarms:
     async def _ring(self, uid: str) -> None:
         tracked = self._tracking.get(uid)
         if tracked is None or tracked.going:
+            self._failed.discard(uid)
             return
         tracked.rang_at = self._clock.now()
         try:
             await self._act(tracked)
+            self._refusals.over(tracked.dj.namespace)
         except ObjectGoneError:
+            self._failed.discard(uid)
             self._gone(tracked)
             return
         except ConflictError:
             log.debug("an object was changed as its alarm rang; it is looked at again", name=tracked.dj.name)
         except (DownloadJobsError, KubernetesError) as error:
-            log.warning("an alarm could not be carried out; it is tried again", error=str(error))
+            self._failed.add(uid)
+            level = log.warning if self._refusals.news(tracked.dj, error) else log.debug
+            message = "an alarm could not be carried out; it is tried again"
+            level(message, namespace=tracked.dj.namespace, name=tracked.dj.name, error=str(error))
+            raise RetryError(refused=is_refusal(error)) from error
         except Exception:
             log.exception("an alarm could not be carried out", name=tracked.dj.name)
+        self._failed.discard(uid)
         self.set(tracked)
 
     async def _act(self, tracked: Tracked) -> None:

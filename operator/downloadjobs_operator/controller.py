@@ -20,12 +20,15 @@ from downloadjobs_operator.downloadjob import FINALIZER
 from downloadjobs_operator.kube import DownloadJobs
 from downloadjobs_operator.kube_client import InvalidError, KubernetesError, ObjectGoneError
 from downloadjobs_operator.reconciling import Reconciler
-from downloadjobs_operator.refusals import Refusals
+from downloadjobs_operator.refusals import Refusals, is_refusal
 from downloadjobs_operator.tracking import Tracked, Tracking
 from downloadjobs_operator.workqueue import RetryError, WorkQueue
 
 AT_ONCE: Final = 16
 """Objects under way at the same time: as many requests to the API server or to Redis."""
+
+NO_FINALIZERS: Final = '{"metadata":{"finalizers":null}}'
+"""A merge patch that lets an object go."""
 
 log = logs.logger(__name__)
 
@@ -115,6 +118,7 @@ class Controller:
         self._around = around
         self._told: dict[str, tuple[str, int]] = {}
         self._refusals = Refusals()
+        self._stuck: set[str] = set()
         self._queue = WorkQueue(self._turn, at_once=AT_ONCE, may=may)
 
     def look_at(self, tracked: Tracked) -> None:
@@ -141,7 +145,7 @@ class Controller:
             self._refusals.over(tracked.dj.namespace)
         except (DownloadJobsError, KubernetesError) as error:
             self._note(tracked, error)
-            raise RetryError from error
+            raise RetryError(refused=is_refusal(error)) from error
         self._told.pop(uid, None)
 
     async def bring(self, tracked: Tracked) -> None:
@@ -173,6 +177,7 @@ class Controller:
                     await self._withdraw(tracked)
             case Step.RELEASE:
                 await self._cluster.remove_finalizer(tracked.dj, FINALIZER)
+                self._stuck.discard(tracked.dj.namespace)
                 left = tuple(one for one in tracked.dj.finalizers if one != FINALIZER)
                 tracked.dj = replace(tracked.dj, finalizers=left)
             case Step.FORGET:
@@ -226,6 +231,7 @@ class Controller:
 
     def _note(self, tracked: Tracked, error: Exception) -> None:
         """Say once what keeps an object from being reconciled, and what is refused once for its namespace."""
+        self._note_stuck(tracked, error)
         told = str(error)
         before, times = self._told.get(tracked.dj.uid, ("", 0))
         times = times + 1 if before == told else 1
@@ -242,4 +248,22 @@ class Controller:
             namespace=tracked.dj.namespace,
             name=tracked.dj.name,
             error=told,
+        )
+
+    def _note_stuck(self, tracked: Tracked, error: Exception) -> None:
+        """Say once for a namespace what to do about objects that cannot be let go for want of rights.
+
+        With its rights the operator loses sight of them, so they are not forgotten: nothing says that they
+        are gone, and their jobs may still have to be ended.
+        """
+        dj = tracked.dj
+        if not tracked.going or not is_refusal(error) or dj.namespace in self._stuck:
+            return
+        self._stuck.add(dj.namespace)
+        remove = f"kubectl patch dj/{dj.name} -n {dj.namespace} --type=merge -p '{NO_FINALIZERS}'"
+        log.warning(
+            "its DownloadJobs cannot be let go: give the rights back, or remove the finalizer",
+            namespace=dj.namespace,
+            remove=remove,
+            name=dj.name,
         )

@@ -7,11 +7,13 @@ care, and what cannot be is refused with a reason (`RefusedError`).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from downloadjobs_core.claims import valid_digest
 from downloadjobs_core.job import MAX_FILE_ID, MAX_FILES, MIN_FILE_ID
 
 GROUP: Final = "downloadjobs.dev"
@@ -28,6 +30,12 @@ MIRROR: Final = f"{GROUP}/mirror-sha256"
 
 FINALIZER: Final = f"{GROUP}/job"
 _ONLY_OURS: Final = (FINALIZER,)
+
+LONGEST_FINALIZERS: Final = 1_000
+"""Characters of all finalizers of an object that are kept. Others have one or two of some 30 characters."""
+
+WRONG: Final = "wrong:"
+"""Before the mark that is kept of an annotation's text in place of it, where it is no digest."""
 
 LONGEST_QUOTE: Final = 50
 """Characters of a wrong value that a message quotes."""
@@ -61,8 +69,12 @@ class DownloadJob:
     deleted_at: float | None = None
     """When somebody deleted it; the operator's finalizer keeps it until its job is dealt with."""
     finalizers: tuple[str, ...] = ()
+    finalizers_cut: bool = False
+    """There are more or longer ones than are kept: of these, only ours is, where it is there."""
     claim: str = ""
+    """A digest, or a mark of the wrong text that stands in its place (`is_marked`); empty for none."""
     mirror: str = ""
+    """The same."""
     user_id: str = ""
     priority: str = ""
     callback_url: str = field(default="", repr=False)
@@ -86,6 +98,7 @@ class DownloadJob:
         spec = _mapping(body.get("spec"))
         result = _mapping(spec.get("result"))
         backoff = _number(spec.get("backoffLimit"))
+        finalizers, cut = _finalizers(metadata.get("finalizers"))
         return cls(
             uid=str(metadata["uid"]),
             namespace=str(metadata.get("namespace", "")),
@@ -93,9 +106,10 @@ class DownloadJob:
             generation=_number(metadata.get("generation")) or 1,
             version=str(metadata.get("resourceVersion", "")),
             deleted_at=seconds_of(metadata.get("deletionTimestamp")),
-            finalizers=_finalizers(metadata.get("finalizers")),
-            claim=_text(annotations.get(CLAIM)),
-            mirror=_text(annotations.get(MIRROR)),
+            finalizers=finalizers,
+            finalizers_cut=cut,
+            claim=_digest(annotations.get(CLAIM)),
+            mirror=_digest(annotations.get(MIRROR)),
             user_id=_text(spec.get("userId")),
             priority=_text(spec.get("priority")),
             callback_url=_text(spec.get("callbackUrl")),
@@ -151,9 +165,25 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _finalizers(value: object) -> tuple[str, ...]:
+def _finalizers(value: object) -> tuple[tuple[str, ...], bool]:
+    """Those that are kept, and whether they are not all."""
     found = tuple(one for one in value if isinstance(one, str)) if isinstance(value, list | tuple) else ()
-    return _ONLY_OURS if found == _ONLY_OURS else found  # thousands of objects have the same
+    if sum(map(len, found)) + len(found) > LONGEST_FINALIZERS:
+        return _ONLY_OURS if FINALIZER in found else (), True
+    return _ONLY_OURS if found == _ONLY_OURS else found, False  # thousands of objects have the same
+
+
+def is_marked(text: str) -> bool:
+    """Whether an annotation that holds a digest where it is right held something else."""
+    return text.startswith(WRONG)
+
+
+def _digest(value: object) -> str:
+    """A digest, or of any other text, which may be very long, a mark that differs from that of the next."""
+    text = _text(value)
+    if not text or valid_digest(text):
+        return text
+    return WRONG + hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _text(value: object) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import kopf
 
 from downloadjobs_operator.downloadjob import GROUP, PLURAL, VERSION
+from downloadjobs_operator.kube import PAGE
 from downloadjobs_operator.tracking import Tracked, Tracking
 
 UNUSED_FINALIZER: Final = f"kopf.{GROUP}/unused"
@@ -85,7 +86,7 @@ def kopf_settings(*, peering_name: str | None, peering_priority: int) -> kopf.Op
     settings.watching.client_timeout = WATCH_CLIENT_SECONDS
     settings.watching.inactivity_timeout = WATCH_INACTIVITY_SECONDS
     settings.watching.connect_timeout = CONNECT_SECONDS
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = PAGE
     settings.queueing.idle_timeout = WORKER_IDLE_SECONDS
     settings.networking.error_backoffs = ERROR_BACKOFFS
     settings.networking.connect_timeout = CONNECT_SECONDS

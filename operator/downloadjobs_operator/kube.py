@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from downloadjobs_operator.downloadjob import GROUP, PLURAL, VERSION, DownloadJob
@@ -18,8 +19,9 @@ from downloadjobs_operator.kube_client import (
 
 FINALIZERS: Final = "/metadata/finalizers"
 
-PAGE: Final = 500
-"""Objects listed in one request."""
+PAGE: Final = 25
+"""Objects listed in one request. Whoever may create them may make each as large as etcd takes, 1.5 MB, also
+in its metadata alone; and a page is in memory as text, as bytes and as what it says, all at once."""
 
 
 class DownloadJobs(Protocol):
@@ -100,6 +102,9 @@ class KubernetesDownloadJobs(KubernetesClient):
         """Add a finalizer to those it was seen with; the whole object."""
         # A request of its own, without anything else: one that also wrote an annotation would be refused for
         # an object whose annotations are as large as they may be.
+        dj = await self._with_all_finalizers(dj)
+        if name in dj.finalizers:
+            return await self.get(dj.namespace, dj.name)
         adding: dict[str, Any] = (
             {"op": "add", "path": f"{FINALIZERS}/-", "value": name}
             if dj.finalizers
@@ -110,8 +115,20 @@ class KubernetesDownloadJobs(KubernetesClient):
 
     async def remove_finalizer(self, dj: DownloadJob, name: str) -> None:
         """Remove a finalizer from those it was seen with."""
+        dj = await self._with_all_finalizers(dj)
+        if name not in dj.finalizers:
+            return
         removing = {"op": "remove", "path": f"{FINALIZERS}/{dj.finalizers.index(name)}"}
         await self.request("PATCH", _path(dj.namespace, dj.name), [*_as_seen(dj), removing], JSON_PATCH)
+
+    async def _with_all_finalizers(self, dj: DownloadJob) -> DownloadJob:
+        """An object with the finalizers that a patch must test: read anew where they were not all kept."""
+        if not dj.finalizers_cut:
+            return dj
+        metadata = (await self.get(dj.namespace, dj.name))["metadata"]
+        if metadata["uid"] != dj.uid:
+            raise ObjectGoneError(dj.name)
+        return replace(dj, finalizers=tuple(metadata.get("finalizers", ())), finalizers_cut=False)
 
     async def create(self, body: Mapping[str, Any]) -> str:
         """Create an object in its namespace; its uid. Raises `AlreadyExistsError`."""

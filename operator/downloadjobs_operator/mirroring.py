@@ -51,7 +51,10 @@ EVENTS_AT_ONCE: Final = 4
 """The same for Events, whose number is about that of the statuses."""
 
 AGAIN_SECONDS: Final = 1.0
-"""When what could not be written is looked at again."""
+"""When what could not be written is looked at again. Of one status it doubles with each failure."""
+
+LONGEST_AGAIN_SECONDS: Final = 10.0
+"""At the most: thousands of statuses a second would not help an API server that is overloaded."""
 
 REFUSED_SECONDS: Final = 15.0
 """The same for what the API server refused: the operator's rights may have been away. From the second time
@@ -122,6 +125,7 @@ class StatusMirror:
         self._instance = instance
         self._now = now
         self._marked: dict[str, None] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._awake = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._writing: dict[str, asyncio.Task[None]] = {}
@@ -273,13 +277,15 @@ class StatusMirror:
                 return
             except KubernetesUnavailableError as error:
                 self._note_trouble(str(error))
-                self._again([tracked])
+                seconds = min(AGAIN_SECONDS * 2.0 ** min(tracked.failures, 16), LONGEST_AGAIN_SECONDS)
+                tracked.failures += 1
+                self._again([tracked], seconds)
                 return
             except KubernetesError as error:
                 self._refused(tracked, error)
                 return
         self._refusals.over(tracked.dj.namespace)
-        tracked.refusals = 0
+        tracked.refusals = tracked.failures = 0
         tracked.wrote(status, version, noted)
         asyncio.get_running_loop().call_later(OWN_PATCH_SECONDS, self._look_back, tracked, version)
         self._hooks.settled(tracked)
@@ -315,13 +321,17 @@ class StatusMirror:
                 level("an Event could not be written", name=dj.name, error=str(error))
 
     def _again(self, batch: list[Tracked], seconds: float = AGAIN_SECONDS) -> None:
-        if batch:
-            uids = [one.dj.uid for one in batch]
-            asyncio.get_running_loop().call_later(seconds, self._mark_all, uids)
+        at = asyncio.get_running_loop().time() + seconds
+        for uid in (one.dj.uid for one in batch):
+            # One timer for each: else every change of an object that waits would begin another row of tries.
+            waiting = self._timers.pop(uid, None)
+            if waiting is not None:
+                waiting.cancel()
+            self._timers[uid] = asyncio.get_running_loop().call_at(at, self._mark_again, uid)
 
-    def _mark_all(self, uids: list[str]) -> None:
-        for uid in uids:
-            self._marked[uid] = None
+    def _mark_again(self, uid: str) -> None:
+        del self._timers[uid]
+        self._marked[uid] = None
         self._awake.set()
 
     def _note_trouble(self, error: str) -> None:

@@ -8,9 +8,15 @@ from __future__ import annotations
 from typing import Final
 
 from downloadjobs_operator.downloadjob import DownloadJob
+from downloadjobs_operator.kube_client import KubernetesError
 
 MOST_TOLD: Final = 1_000
 """Reasons kept; then all are forgotten, and may be told again."""
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the API server refuses what is asked for whatever the object is like: for want of rights."""
+    return type(error) is KubernetesError
 
 
 class Refusals:

@@ -42,6 +42,8 @@ class Tracked:
     """The watch last showed another status than ours: by somebody else, or our patch has no answer yet."""
     refusals: int = 0
     """How often in a row the API server refused to have its status written."""
+    failures: int = 0
+    """How often in a row its status could not be written, for the API server could not answer."""
     expected_version: str = ""
     """The resourceVersion of that patch, until the watch shows it."""
     shown_meanwhile: Mapping[str, Any] | None = None

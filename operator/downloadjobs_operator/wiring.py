@@ -229,6 +229,7 @@ class Operator:
             self._reconciler.forget(tracked)
         self.tracking.forget(uid)
         self._alarms.forget(uid)
+        self._claims.forget(uid)
 
     async def _on_event(self, event: JobEvent) -> None:
         if self.autoscaler is not None and event.kind != "progress":

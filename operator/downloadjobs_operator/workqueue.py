@@ -18,6 +18,11 @@ FIRST_BACKOFF_SECONDS: Final = 0.5
 LONGEST_BACKOFF_SECONDS: Final = 10.0
 """What has failed for long is back this soon after its cause is gone."""
 
+LONGEST_REFUSED_SECONDS: Final = 300.0
+"""The same for what the API server refuses: rights may be gone for good, with their namespace, and thousands
+of its objects would then ask for nothing every few seconds. Waits double, so rights that were away for a
+while are noticed within as long again."""
+
 HELD_SECONDS: Final = 0.2
 """Between two looks whether work may go on."""
 
@@ -25,7 +30,15 @@ log = logs.logger(__name__)
 
 
 class RetryError(Exception):
-    """Raised by a turn whose fault is known and told: the key has another turn later."""
+    """Raised by a turn whose fault is known and told: the key has another turn later.
+
+    Attributes:
+        refused: the API server refuses it, so that the key may wait for up to `LONGEST_REFUSED_SECONDS`.
+    """
+
+    def __init__(self, told: str = "", *, refused: bool = False) -> None:
+        super().__init__(told)
+        self.refused = refused
 
 
 class WorkQueue:
@@ -79,9 +92,10 @@ class WorkQueue:
         if timer is not None:
             timer.cancel()
 
-    def backoff_seconds(self, failures: int) -> float:
+    def backoff_seconds(self, failures: int, *, refused: bool = False) -> float:
         """How long to wait after this many failures of a key in a row, from 1."""
-        return min(self._first * 2.0 ** min(failures - 1, 16), self._longest)
+        longest = LONGEST_REFUSED_SECONDS if refused else self._longest
+        return min(self._first * 2.0 ** min(failures - 1, 16), longest)
 
     async def run(self) -> None:
         """Give turns, until cancelled."""
@@ -104,8 +118,8 @@ class WorkQueue:
             self._under_way.add(key)
             try:
                 await self._turn(key)
-            except RetryError:
-                self._failed(key)
+            except RetryError as error:
+                self._failed(key, refused=error.refused)
             except Exception:
                 log.exception("an object could not be reconciled; it is tried again", job_id=key)
                 self._failed(key)
@@ -117,10 +131,10 @@ class WorkQueue:
                     self._again.discard(key)
                     self.add(key)
 
-    def _failed(self, key: str) -> None:
+    def _failed(self, key: str, *, refused: bool = False) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         loop = asyncio.get_running_loop()
-        self._timers[key] = loop.call_later(self.backoff_seconds(failures), self.add, key)
+        self._timers[key] = loop.call_later(self.backoff_seconds(failures, refused=refused), self.add, key)
 
 
 def _cancelled() -> bool:

@@ -259,6 +259,35 @@ def test_an_end_of_life_deletes(valkey: ValkeyServer) -> None:
     on(valkey.url, test, body(spec={"cancel": True, "ttlSecondsAfterFinished": 0}))
 
 
+def test_refused_ends_of_life_are_tried_later_and_later(valkey: ValkeyServer) -> None:
+    """Deletions that are refused are tried with a backoff, whatever changes meanwhile, and told once."""
+
+    async def test(site: Site) -> None:
+        alarms = site.operator._alarms
+        waits: list[int] = []
+
+        def soon(failures: int, *, refused: bool = False) -> float:
+            assert refused
+            waits.append(failures)
+            return 0.02
+
+        alarms._due.backoff_seconds = soon  # type: ignore[method-assign]
+        site.cluster.faults["delete"] = KubernetesError("forbidden")
+        with capture_logs() as logs:
+            for number in range(3):
+                tracked = await site.changed(f"n{number}")
+                assert await until(lambda one=tracked: one.finished)  # type: ignore[misc]
+            assert await until(lambda: waits.count(5) == 3)
+            assert alarms._at == {}
+        told = [line for line in logs if line["event"].startswith("an alarm could not be carried out")]
+        assert [line["namespace"] for line in told if line["log_level"] == "warning"] == ["team"]
+        del site.cluster.faults["delete"]
+        assert await until(lambda: set(site.cluster.deleted) == {"n0", "n1", "n2"})
+
+    spec = {"cancel": True, "ttlSecondsAfterFinished": 0}
+    on(valkey.url, test, *(body(f"n{number}", spec=spec) for number in range(3)))
+
+
 def test_what_happened_before_the_start_is_shown(valkey: ValkeyServer) -> None:
     """A job that ended while no operator ran is shown as soon as the watch shows its object."""
 
@@ -475,6 +504,48 @@ def test_a_status_that_could_not_be_written_is_written_later(valkey: ValkeyServe
         assert site.cluster.status() == {}
         del site.cluster.faults["patch_status"]
         assert await until(lambda: site.cluster.status().get("phase") == "Queued")
+
+    on(valkey.url, test, body())
+
+
+def test_a_status_that_cannot_be_written_is_tried_later_and_later(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the API server cannot answer, each try of a status waits twice as long as the one before."""
+    waits: list[float] = []
+
+    async def test(site: Site) -> None:
+        mirror, again = site.operator.mirror, site.operator.mirror._again
+
+        def soon(batch: list[Tracked], seconds: float = 1.0) -> None:
+            waits.append(seconds)
+            again(batch, 0.01)
+
+        monkeypatch.setattr(mirror, "_again", soon)
+        site.cluster.faults["patch_status"] = KubernetesUnavailableError("answered 500")
+        tracked = await site.changed()
+        assert await until(lambda: len(waits) >= 6)
+        del site.cluster.faults["patch_status"]
+        assert await until(lambda: site.cluster.status().get("phase") == "Queued")
+        assert tracked.failures == 0
+
+    on(valkey.url, test, body())
+    assert waits[:6] == [1, 2, 4, 8, 10, 10]
+
+
+def test_changes_of_a_status_that_waits_begin_no_other_tries(valkey: ValkeyServer) -> None:
+    """However often an object changes while its status cannot be written, it waits for one next try."""
+
+    async def test(site: Site) -> None:
+        site.cluster.faults["patch_status"] = KubernetesUnavailableError("answered 500")
+        tracked = await site.changed()
+        for number in range(1, 11):
+            assert await until(lambda least=number: tracked.failures >= least)  # type: ignore[misc]
+            site.operator.mirror.mark(tracked)
+        assert list(site.operator.mirror._timers) == ["uid-of-one"]
+        before = len(site.cluster.patches)
+        await asyncio.sleep(2.5)
+        assert len(site.cluster.patches) - before <= 2
 
     on(valkey.url, test, body())
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from downloadjobs_core.errors import QueueUnavailableError, UnknownStateError
 from downloadjobs_operator.announcements import Announcement
@@ -15,6 +16,7 @@ from downloadjobs_operator.downloadjob import FINALIZER, moment_of
 from downloadjobs_operator.kube_client import InvalidError, KubernetesError
 from downloadjobs_operator.reconciling import Reconciler
 from downloadjobs_operator.tracking import Tracked, Tracking
+from downloadjobs_operator.workqueue import RetryError
 from support_operator import NOW, InMemoryDownloadJobs, body
 
 GOING: dict[str, Any] = {"deletionTimestamp": moment_of(NOW)}
@@ -193,3 +195,19 @@ def test_that_it_is_held_up_is_told_once() -> None:
         with pytest.raises(QueueUnavailableError):
             site.bring(one)
     assert [told.reason for told in site.told] == ["QueueUnavailable"]
+
+
+def test_how_to_let_refused_objects_go_is_told_once() -> None:
+    """Where the rights are gone with which objects would be let go, one line a namespace says what to do."""
+    ours = [body(f"n{number}", finalizers=[FINALIZER], **GOING) for number in range(3)]
+    site = Site(*ours)
+    site.cluster.faults["remove_finalizer"] = KubernetesError("forbidden")
+    with capture_logs() as logs:
+        for one in ours * 2:
+            seen = site.tracking.see(one)
+            with pytest.raises(RetryError) as raised:
+                asyncio.run(site.controller._turn(seen.dj.uid))
+            assert raised.value.refused
+    (told,) = [line["remove"] for line in logs if "cannot be let go" in line["event"]]
+    assert "kubectl patch dj/n0 -n team" in told
+    assert len(site.tracking) == 3

@@ -13,10 +13,12 @@ from downloadjobs_core.job import MAX_FILE_ID, MAX_FILES, MIN_FILE_ID
 from downloadjobs_operator.downloadjob import (
     BACKOFF_LIMIT,
     CLAIM,
+    FINALIZER,
     MIRROR,
     DownloadJob,
     RefusedError,
     file_ids_of,
+    is_marked,
     moment_of,
     seconds_of,
 )
@@ -157,9 +159,9 @@ def test_a_text_is_no_list_of_ids() -> None:
 
 
 def test_annotations_that_are_read() -> None:
-    """The claim and the mirror's hash are texts, or absent."""
-    found = dj(annotations={CLAIM: "c", MIRROR: "m"})
-    assert (found.claim, found.mirror) == ("c", "m")
+    """The claim and the mirror's hash are digests, or absent."""
+    found = dj(annotations={CLAIM: "c" * 64, MIRROR: "a" * 64})
+    assert (found.claim, found.mirror) == ("c" * 64, "a" * 64)
     assert dj(annotations={"other": "x"}).claim == ""
 
 
@@ -180,3 +182,23 @@ def test_times_are_utc() -> None:
     """A time without a zone is UTC, whatever the machine's own is."""
     assert seconds_of("2027-01-15T08:00:00Z") == seconds_of("2027-01-15T08:00:00") == 1_800_000_000
     assert seconds_of("2027-01-15T10:00:00+02:00") == 1_800_000_000
+
+
+def test_of_a_wrong_annotation_only_a_mark_is_kept() -> None:
+    """What should be a digest and is none is not kept, but told from none and from other wrong ones."""
+    one, other = (
+        dj(annotations={CLAIM: text * 250_000, MIRROR: text * 250_000}) for text in ("x", "\N{GRINNING FACE}")
+    )
+    assert one.claim == one.mirror != other.claim == other.mirror
+    assert is_marked(one.claim)
+    assert max(len(found.claim) for found in (one, other)) < 100
+    assert dj(annotations={CLAIM: "a" * 64, MIRROR: ""}).claim == "a" * 64
+
+
+@pytest.mark.parametrize("ours", [[], [FINALIZER]])
+def test_of_many_finalizers_only_ours_is_kept(ours: list[str]) -> None:
+    """Of more finalizers than are needed it is kept whether ours is among them, and that there are more."""
+    many = dj(finalizers=[*(f"example.org/f{number}" for number in range(12_000)), *ours])
+    assert (many.finalizers, many.finalizers_cut) == (tuple(ours), True)
+    few = dj(finalizers=["a/b", *ours])
+    assert (few.finalizers, few.finalizers_cut) == (("a/b", *ours), False)

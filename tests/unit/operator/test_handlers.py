@@ -11,6 +11,7 @@ import pytest
 
 from downloadjobs_operator.downloadjob import FINALIZER
 from downloadjobs_operator.handlers import Services, create_registry, kopf_settings
+from downloadjobs_operator.kube import PAGE
 from downloadjobs_operator.tracking import Tracking
 from support_operator import body
 
@@ -74,3 +75,8 @@ def test_annotations_as_kopfs_are_not_read(name: str, value: str) -> None:
 def test_kopf_leaves_the_finalizer_alone() -> None:
     """Kopf removes its own finalizer from what it has no handler for; ours must be another."""
     assert kopf_settings(peering_name=None, peering_priority=0).persistence.finalizer != FINALIZER
+
+
+def test_few_objects_are_read_at_a_time() -> None:
+    """A page of the largest objects that etcd takes fits into the operator's memory several times."""
+    assert kopf_settings(peering_name=None, peering_priority=0).watching.chunk_size == PAGE <= 50

@@ -154,6 +154,30 @@ def test_a_finalizer_is_removed_from_those_that_were_seen() -> None:
     ]
 
 
+MANY = [f"example.org/f{number}" for number in range(100)]
+
+
+def test_many_finalizers_are_read_before_they_are_changed() -> None:
+    """Finalizers that were too many to be kept are read anew for the patch that tests them."""
+    seen = [*MANY, FINALIZER]
+    cluster, api = answering(200, body(finalizers=seen))
+    asyncio.run(cluster.remove_finalizer(dj(finalizers=seen), FINALIZER))
+    assert [method for method, *_ in api.sent] == ["GET", "PATCH"]
+    assert list(api.sent[1][3])[1:] == [
+        {"op": "test", "path": "/metadata/finalizers", "value": seen},
+        {"op": "remove", "path": f"/metadata/finalizers/{len(MANY)}"},
+    ]
+
+
+def test_many_finalizers_of_another_object_are_left() -> None:
+    """Where another object stands under its name, no finalizer is changed."""
+    cluster, api = answering(200, body(uid="another", finalizers=[*MANY, FINALIZER]))
+    for change in (cluster.add_finalizer, cluster.remove_finalizer):
+        with pytest.raises(ObjectGoneError):
+            asyncio.run(change(dj(finalizers=MANY), FINALIZER))
+    assert {method for method, *_ in api.sent} == {"GET"}
+
+
 def test_what_is_not_served_is_not_gone() -> None:
     """404 for a path that the API server does not know says nothing about an object."""
     cluster, _ = answering(404, b"404 page not found")

@@ -120,6 +120,26 @@ def test_backoff_doubles_up_to_a_limit() -> None:
     assert [found.backoff_seconds(failures) for failures in (1, 2, 3, 7, 1_000)] == [0.5, 1, 2, 10, 10]
 
 
+def test_what_is_refused_waits_for_longer() -> None:
+    """The waits of a key that the API server refuses double up to five minutes, those of others do not."""
+
+    async def test() -> None:
+        async def turn(key: str) -> None:
+            raise RetryError(refused=key == "refused")
+
+        found = WorkQueue(turn, at_once=1)
+        found._failures.update(refused=20, other=20)
+        async with at_work(found.run):
+            found.add("refused")
+            found.add("other")
+            assert await until(lambda: len(found._timers) == 2)
+            now = asyncio.get_running_loop().time()
+            waits = {key: round(timer.when() - now) for key, timer in found._timers.items()}
+        assert waits == {"refused": 300, "other": 10}
+
+    asyncio.run(test())
+
+
 def test_news_of_a_key_end_its_waiting() -> None:
     """A key that waits after a failure has its turn at once when it is added."""
 
