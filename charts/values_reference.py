@@ -26,6 +26,15 @@ _KEY: Final = re.compile(r"( *)([A-Za-z][A-Za-z0-9]*):(?: (.*))?")
 PORT: Final = {"type": "integer", "minimum": 1, "maximum": 65_535}
 PORTS: Final = {"items": PORT, "minItems": 1}
 NAMES: Final = {"items": {"type": "string", "minLength": 1}}
+HOSTS: Final = {"items": {"type": "string", "pattern": "^[^/: ]+$"}}
+"""A host's name alone: neither a URL nor a port."""
+
+NETWORKS: Final = {"items": {"type": "string", "pattern": "^[0-9A-Fa-f.:]*[.:][0-9A-Fa-f.:]*(/[0-9]{1,3})?$"}}
+"""Addresses or networks, such as 10.0.0.0/8 and fd00::/8."""
+
+SIZE: Final = {"pattern": "^[0-9]+([.][0-9]+)?([kMGTPE]|[KMGTPE]i)?$"}
+"""A quantity of Kubernetes: 4Gi, not 4GB."""
+
 OBJECTS: Final = {"items": {"type": "object"}}
 POSITIVE: Final = {"type": "integer", "minimum": 1}
 NOT_NEGATIVE: Final = {"type": "integer", "minimum": 0}
@@ -75,14 +84,14 @@ MORE: Final[Mapping[str, Mapping[str, Any]]] = {
     "worker.autoscaling.cooldownSeconds": SECONDS,
     "worker.autoscaling.staleSeconds": SECONDS,
     "worker.autoscaling.podStartSeconds": SECONDS,
-    "api.replicas": NOT_NEGATIVE,
+    "api.replicas": POSITIVE,
     "api.auth.mode": {"enum": ["header", "jwt", "anonymous"]},
-    "api.trustedProxies": NAMES,
+    "api.trustedProxies": NETWORKS,
     "api.autoscaling.minReplicas": POSITIVE,
     "api.autoscaling.maxReplicas": POSITIVE,
     "api.autoscaling.targetCPUUtilizationPercentage": {"type": "integer", "minimum": 1},
-    "api.ingress.hosts": NAMES,
-    "api.httpRoute.hostnames": NAMES,
+    "api.ingress.hosts": HOSTS,
+    "api.httpRoute.hostnames": HOSTS,
     "networkPolicy.redisPorts": PORTS,
     "networkPolicy.s3Ports": PORTS,
     "networkPolicy.apiServerPorts": PORTS,
@@ -185,6 +194,7 @@ EVERYWHERE: Final[Mapping[str, Mapping[str, Any]]] = {
     "digest": {"pattern": "^(sha256:[0-9a-f]{64})?$"},
     "repository": {"minLength": 1},
     "tag": {"type": "string"},
+    "size": SIZE,
     "drainSeconds": NOT_NEGATIVE,
     "metricsPort": PORT,
     "port": PORT,

@@ -126,6 +126,11 @@ def test_defaults_obey_the_schema() -> None:
         ({"external": {"redis": {"host": "redis://redis.example.com"}}}, "/external/redis/host"),
         ({"external": {"redis": {"host": "redis.example.com:6379"}}}, "/external/redis/host"),
         ({"worker": {"podSecurityContext": {"runAsUser": 0}}}, "/worker/podSecurityContext/runAsUser"),
+        ({"api": {"replicas": 0}}, "/api/replicas"),
+        ({"api": {"trustedProxies": ["foo"]}}, "/api/trustedProxies"),
+        ({"api": {"ingress": {"hosts": ["https://a.b"]}}}, "/api/ingress/hosts"),
+        ({"api": {"httpRoute": {"hostnames": ["a.b:443"]}}}, "/api/httpRoute/hostnames"),
+        ({"bundled": {"redis": {"persistence": {"size": "4GB"}}}}, "/bundled/redis/persistence/size"),
         ({"worker": {"rollout": {"maxSurge": "some"}}}, "/worker/rollout/maxSurge"),
         ({"bundled": {"redis": {"maxMemory": "384Mi"}}}, "/bundled/redis/maxMemory"),
         ({"worker": {"podAnnotations": {"x": 2}}}, "/worker/podAnnotations/x"),
@@ -175,6 +180,11 @@ def test_hosts_of_all_kinds_are_taken(host: str) -> None:
         (
             {"monitoring": {"prometheusRule": {"disabled": ["typo"]}}},
             "monitoring.prometheusRule.disabled names the alert typo",
+        ),
+        ({"api": {"metricsPort": 3000}}, "api.metricsPort must not be 3000"),
+        (
+            {"worker": {"podDisruptionBudget": {"maxUnavailable": 0}}},
+            "worker.podDisruptionBudget.maxUnavailable must not be 0",
         ),
         (
             {"worker": {"rollout": {"maxSurge": 0, "maxUnavailable": "0%"}}},
@@ -647,6 +657,25 @@ def test_the_notes_name_the_namespaces_that_are_served(tmp_path: Path) -> None:
     everywhere = notes(tmp_path, {"operator": {"clusterWide": True}})
     assert "kubectl get downloadjobs --all-namespaces" in everywhere
     assert "NOT run" not in own + both + everywhere
+
+
+@pytest.mark.parametrize(
+    ("mode", "word"),
+    [("header", "believes the header"), ("jwt", "bearer tokens"), ("anonymous", "one and the same user")],
+)
+def test_the_notes_say_who_users_are(mode: str, word: str, tmp_path: Path) -> None:
+    """Each mode has its own sentence, and none of another."""
+    jwt = {"issuer": "https://sso", "audience": "us", "jwksUrl": "https://sso/keys"}
+    said = notes(tmp_path, {"api": {"auth": {"mode": mode, "jwt": jwt}}})
+    told = [one for one in ("believes the header", "bearer tokens", "one and the same user") if one in said]
+    assert told == [word]
+
+
+def test_the_notes_name_the_hosts_of_a_route(tmp_path: Path) -> None:
+    """Where an HTTPRoute has host names, they are printed."""
+    route = {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["d.example.com"]}
+    values = {"api": {"httpRoute": route}, "networkPolicy": {"apiFrom": INGRESS}}
+    assert "at d.example.com/" in notes(tmp_path, values)
 
 
 def test_the_test_runs_a_whole_job() -> None:

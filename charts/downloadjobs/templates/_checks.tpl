@@ -189,6 +189,14 @@ WEBHOOK_CA_FILE: webhooks.caSecret
 {{- $faults = append $faults "worker.rollout.maxSurge and worker.rollout.maxUnavailable must not both be 0: no worker could be replaced" }}
 {{- end }}
 {{- end }}
+{{- if eq (int .Values.api.metricsPort) 3000 }}
+{{- $faults = append $faults "api.metricsPort must not be 3000, where the API itself listens: say another, such as 9090" }}
+{{- end }}
+{{- with .Values.worker.podDisruptionBudget }}
+{{- if and .enabled (has (toString .maxUnavailable) (list "0" "0%")) }}
+{{- $faults = append $faults "worker.podDisruptionBudget.maxUnavailable must not be 0: no node with a worker could be drained. Say 1, or 25%" }}
+{{- end }}
+{{- end }}
 {{- with .Values.api.autoscaling }}
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) }}
 {{- $faults = append $faults "api.autoscaling.minReplicas must not be above api.autoscaling.maxReplicas" }}
