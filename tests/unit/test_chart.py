@@ -126,7 +126,6 @@ def test_defaults_obey_the_schema() -> None:
         ({"external": {"redis": {"host": "redis://redis.example.com"}}}, "/external/redis/host"),
         ({"external": {"redis": {"host": "redis.example.com:6379"}}}, "/external/redis/host"),
         ({"worker": {"podSecurityContext": {"runAsUser": 0}}}, "/worker/podSecurityContext/runAsUser"),
-        ({"api": {"replicas": 0}}, "/api/replicas"),
         ({"api": {"trustedProxies": ["foo"]}}, "/api/trustedProxies"),
         ({"api": {"ingress": {"hosts": ["https://a.b"]}}}, "/api/ingress/hosts"),
         ({"api": {"httpRoute": {"hostnames": ["a.b:443"]}}}, "/api/httpRoute/hostnames"),
@@ -678,6 +677,22 @@ def test_the_notes_name_the_hosts_of_a_route(tmp_path: Path) -> None:
     assert "at d.example.com/" in notes(tmp_path, values)
 
 
+def test_servers_on_other_ports_may_be_reached() -> None:
+    """Sentinels may be reached by who asks them, and the public endpoint by the test, on their own ports."""
+    external = {
+        "redis": {"sentinels": ["a.example.com:26400", "b.example.com"], "sentinelMaster": "m"},
+        "s3": {"publicEndpoint": "https://downloads.example.com:9443"},
+    }
+    found = {
+        name: ports(spec.get("egress", []))
+        for name, spec in policies(rendered({"external": external})).items()
+    }
+    for component in ("api", "worker", "operator"):
+        assert {26400, 26379} <= found[component]
+        assert 9443 not in found[component]
+    assert 9443 in found["test"]
+
+
 def test_the_test_runs_a_whole_job() -> None:
     """`helm test` seeds files as a worker may, and asks for a job as a user; or it takes files of yours."""
     pod = named(rendered(base=BUNDLED), "Pod", "try-downloadjobs-test")
@@ -838,6 +853,21 @@ def test_tokens_are_set_up() -> None:
     assert [{"protocol": "TCP", "port": 8443}] in ports
     worker = named(objects, "NetworkPolicy", "try-downloadjobs-worker")["spec"]["egress"]
     assert [{"protocol": "TCP", "port": 8443}] not in [rule["ports"] for rule in worker]
+
+
+def test_the_test_signs_in_by_a_token(tmp_path: Path) -> None:
+    """In the mode jwt the release's test takes a token from a Secret; without one there is no test."""
+    objects = rendered({"api": JWT, "tests": {"tokenSecret": "visitor"}})
+    (container,) = named(objects, "Pod", "try-downloadjobs-test")["spec"]["containers"]
+    (token,) = [one for one in container["env"] if one["name"] == "DOWNLOADJOBS_TOKEN"]
+    assert token["valueFrom"] == {"secretKeyRef": {"name": "visitor", "key": "token"}}
+    assert "--user" not in container["args"][0]
+    without = rendered({"api": JWT})
+    assert "Pod" not in kinds(without)
+    assert "test" not in policies(without)
+    said = notes(tmp_path, {"api": JWT})
+    assert "tests.tokenSecret" in said
+    assert "helm test n" not in said
 
 
 def test_keys_of_tokens_may_be_a_file() -> None:

@@ -410,3 +410,8 @@ see the same. Where nothing can be looked up, nothing may be made, as each rende
 checksum/secrets: {{ toJson $mine | sha256sum }}
 {{- end }}
 {{- end }}
+
+{{/* Whether the release has a test: with tokens it takes one. */}}
+{{- define "downloadjobs.tested" -}}
+{{- if and .Values.tests.enabled (or (ne .Values.api.auth.mode "jwt") .Values.tests.tokenSecret) }}true{{ end }}
+{{- end }}
