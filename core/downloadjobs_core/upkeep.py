@@ -67,10 +67,15 @@ class UpkeepStore:
             keys = [cast("str | None", self.redis.hget(job_key(job_id), "result_key")) for job_id in ids]
         return [(job_id, key or "") for job_id, key in zip(ids, keys, strict=True)]
 
-    def expire_result(self, job_id: str) -> bool:
-        """Mark a result as expired whose object was removed."""
+    def expire_result(self, job_id: str, *, sweep_seconds: float) -> bool:
+        """Mark a result as expired whose object was removed; if the job's record is gone, order a sweep.
+
+        Args:
+            job_id: whose.
+            sweep_seconds: in which time what no record points to is swept.
+        """
         with translated_errors():
-            return bool(self._scripts.run("expire_result", job_id))
+            return bool(self._scripts.run("expire_result", job_id, int(sweep_seconds * SECOND_US)))
 
     def put_off_result(self, job_id: str) -> None:
         """A result's object could not be removed: look at it again in `EVERY_SECONDS`, after the others."""

@@ -132,7 +132,7 @@ class Maintenance:
                 if key and not removals.tried(key, partial(self.results.delete, key)):
                     self.upkeep.put_off_result(job_id)
                     continue
-                removed += self.upkeep.expire_result(job_id)
+                removed += self.upkeep.expire_result(job_id, sweep_seconds=self.orphan_grace_seconds)
         removals.report()
         if removed:
             log.info("results expired", removed=removed)

@@ -82,7 +82,7 @@ def test_an_expired_result_tells(queue: Queue) -> None:
     queue.finish("one")
     first = queue.leased()
     assert queue.calls.end(first, Tried(Verdict.DELIVERED, 200))
-    assert UpkeepStore(queue.redis).expire_result("one")
+    assert UpkeepStore(queue.redis).expire_result("one", sweep_seconds=60)
     second = queue.leased()
     assert json.loads(second.body)["type"] == "job.expired"
     assert second.call_id != first.call_id

@@ -129,12 +129,13 @@ def test_many_results_expire_in_one_run(here: Installation) -> None:
 
 
 def test_a_result_whose_record_is_gone_is_forgotten(here: Installation) -> None:
-    """A record that went before its result does not stop the task, and its entry goes."""
+    """A record that went before its result stops no task: its entry goes, and a sweep finds the object."""
     here.published("old")
     here.let_result_expire("old")
     here.leases.redis.delete(job_key("old"))
     here.maintenance().run(here.make_due(Task.EXPIRE_RESULTS))
     assert here.leases.redis.zcard(f"{ROOT}:expiring") == 0
+    assert GRACE_SECONDS - 5 < here.seconds_until(Task.SWEEP_ORPHANS) <= GRACE_SECONDS
 
 
 def test_a_result_that_cannot_be_removed_is_tried_again(here: Installation) -> None:
