@@ -127,8 +127,13 @@ def test_rights_that_come_back(valkey: ValkeyServer) -> None:
             await site.deleted("old")
             await asyncio.sleep(1.5)
         assert await state(site, "uid-of-new") is None
-        told = [one["name"] for one in logs if one["log_level"] == "warning"]
-        assert told == ["new"]  # once for all of a namespace that meet the same refusal
+        told = [
+            (one["name"], one["event"].partition(":")[0]) for one in logs if one["log_level"] == "warning"
+        ]
+        assert told == [  # each once for all of a namespace that meet the same refusal
+            ("new", "an object could not be reconciled; it is tried again"),
+            ("old", "its DownloadJobs cannot be let go"),
+        ]
         site.cluster.faults.clear()
         assert await until(lambda: not site.cluster.objects["team", "old"]["metadata"]["finalizers"])
         assert await until(lambda: site.cluster.status("new").get("phase") == "Queued")
