@@ -170,6 +170,7 @@ class Alarms:
             log.debug("an object was changed as its alarm rang; it is looked at again", name=tracked.dj.name)
         except (DownloadJobsError, KubernetesError) as error:
             self._failed.add(uid)
+            self._at.pop(uid, None)  # set while this was under way
             level = log.warning if self._refusals.news(tracked.dj, error) else log.debug
             message = "an alarm could not be carried out; it is tried again"
             level(message, namespace=tracked.dj.namespace, name=tracked.dj.name, error=str(error))

@@ -19,6 +19,7 @@ from downloadjobs_core.states import JobState
 from downloadjobs_operator.conditions import Type, is_true, reason_of
 from downloadjobs_operator.downloadjob import CLAIM, MIRROR, DownloadJob, moment_of
 from downloadjobs_operator.kube_client import KubernetesError, KubernetesUnavailableError
+from downloadjobs_operator.mirroring import AGAIN_SECONDS, StatusMirror
 from downloadjobs_operator.mirrors import hashed
 from downloadjobs_operator.status import Verdict, is_finished
 from downloadjobs_operator.tracking import Tracked
@@ -444,6 +445,17 @@ def test_a_fault_of_a_write_ends_nothing(valkey: ValkeyServer, method: str) -> N
     on(valkey.url, test, *waiting(2))
 
 
+def hurry(mirror: StatusMirror, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a mirror try again at once, and note for how many seconds it would have waited."""
+    again = mirror._again
+
+    def soon(batch: list[Tracked], seconds: float = AGAIN_SECONDS) -> None:
+        waits.append(seconds)
+        again(batch, 0.01)
+
+    monkeypatch.setattr(mirror, "_again", soon)
+
+
 def test_a_refusal_is_told_once_for_its_namespace(
     valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,13 +464,7 @@ def test_a_refusal_is_told_once_for_its_namespace(
     waits: list[float] = []
 
     async def test(site: Site) -> None:
-        mirror, again = site.operator.mirror, site.operator.mirror._again
-
-        def soon(batch: list[Tracked], seconds: float = 0.0) -> None:
-            waits.append(seconds)
-            again(batch, 0.01)
-
-        monkeypatch.setattr(mirror, "_again", soon)
+        hurry(site.operator.mirror, waits, monkeypatch)
         site.cluster.faults["patch_status"] = KubernetesError("forbidden")
         with capture_logs() as logs:
             for number in range(5):
@@ -515,13 +521,7 @@ def test_a_status_that_cannot_be_written_is_tried_later_and_later(
     waits: list[float] = []
 
     async def test(site: Site) -> None:
-        mirror, again = site.operator.mirror, site.operator.mirror._again
-
-        def soon(batch: list[Tracked], seconds: float = 1.0) -> None:
-            waits.append(seconds)
-            again(batch, 0.01)
-
-        monkeypatch.setattr(mirror, "_again", soon)
+        hurry(site.operator.mirror, waits, monkeypatch)
         site.cluster.faults["patch_status"] = KubernetesUnavailableError("answered 500")
         tracked = await site.changed()
         assert await until(lambda: len(waits) >= 6)

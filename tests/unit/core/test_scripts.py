@@ -9,6 +9,7 @@ from downloadjobs_core import scripts
 from downloadjobs_core.counts import FIRST_SERVICE_SECONDS
 from downloadjobs_core.leases import SECOND_US
 from downloadjobs_core.states import TRANSITIONS
+from downloadjobs_core.upkeep import EVERY_SECONDS
 
 NAMES = sorted(
     entry.name.removesuffix(".lua")
@@ -34,11 +35,18 @@ def test_scripts_ask_no_clock_but_redis(name: str) -> None:
     assert not [line for line in header if "now" in line.lower()]
 
 
-def test_scripts_and_python_take_a_first_job_to_last_as_long() -> None:
-    """What a job is taken to last before one has ended is the same to scripts and to Python."""
-    found = re.search(r"^local FIRST_SERVICE_US = (\d+)", scripts.source("counts"), re.MULTILINE)
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        pytest.param("FIRST_SERVICE_US", FIRST_SERVICE_SECONDS, id="what a first job is taken to last"),
+        pytest.param("BATCH_US", EVERY_SECONDS, id="between two runs of a batched task"),
+    ],
+)
+def test_scripts_and_python_agree_on_times(name: str, seconds: float) -> None:
+    """What stands in the scripts and in Python is the same."""
+    found = re.search(rf"^local {name} = (\d+)", scripts.source("counts"), re.MULTILINE)
     assert found is not None
-    assert int(found[1]) == FIRST_SERVICE_SECONDS * SECOND_US
+    assert int(found[1]) == seconds * SECOND_US
 
 
 def test_all_keys_lie_in_one_slot() -> None:
